@@ -1,0 +1,22 @@
+//! Every byte that leaves a process: CernVM-FS's formats, and prepub's own.
+//!
+//! Bytes in, values out. There is no network here, no thread, no clock, no configuration and no
+//! printing; a function may use the local files it is handed (a catalog is a SQLite file). Time and
+//! keys come in as arguments. Every parser takes hostile bytes and answers with an error.
+//!
+//! In reading order: what things are called ([`hash`], [`path`]), what a path is ([`entry`],
+//! [`object`]), what a change is ([`changeset`]).
+
+#![forbid(unsafe_code)]
+
+pub mod changeset;
+pub mod entry;
+pub mod hash;
+pub mod object;
+pub mod path;
+
+pub use changeset::{Change, ChangeSet, Children, Op};
+pub use entry::{Entry, Kind, Mtime, Regular, Xattrs};
+pub use hash::{Algorithm, Hash, Hasher};
+pub use object::{Chunk, Compression, Content, ObjectKind, ObjectName};
+pub use path::{Name, PathHash, RepoPath};
