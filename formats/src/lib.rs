@@ -10,12 +10,16 @@
 #![forbid(unsafe_code)]
 
 pub mod changeset;
+pub mod chunk;
+pub mod compress;
 pub mod entry;
 pub mod hash;
 pub mod object;
 pub mod path;
 
 pub use changeset::{Change, ChangeSet, Children, Op};
+pub use chunk::{ChunkSizes, Xor32};
+pub use compress::{Compressor, compress, decompress};
 pub use entry::{Entry, Kind, Mtime, Regular, Xattrs};
 pub use hash::{Algorithm, Hash, Hasher};
 pub use object::{Chunk, Compression, Content, ObjectKind, ObjectName};
