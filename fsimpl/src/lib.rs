@@ -1,1 +1,23 @@
-//! fsimpl
+//! A writable tree over a published revision.
+//!
+//! Staged changes lie over the published tree as an overlay: names, whiteouts and directories that
+//! refer to published ones. Every change is recorded before it is answered; raw bytes lie in plain
+//! files until they are sealed into objects. This crate never publishes: a commit takes the
+//! [`Frozen`] snapshot from here and says afterwards what became of it.
+//!
+//! In reading order: the words ([`types`], [`error`]), the operations ([`fs`]), one repository
+//! ([`stage`]), and below it the tree, the journal, open files and the published tree; sealing
+//! ([`seal`]); the mount.
+
+pub mod error;
+pub mod fs;
+pub mod stage;
+pub mod types;
+
+pub use error::{FsError, Result};
+pub use fs::Fs;
+pub use stage::{
+    AbortError, FreezeError, Frozen, OpenFile, OpenFiles, Progress, SealFailure, Stage,
+    StageConfig, StageError, StageParams, StageSummary,
+};
+pub use types::*;
