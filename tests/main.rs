@@ -1,1 +1,9 @@
+//! Everything that crosses rooms, in one binary; `cargo nextest run -p prepub` runs it.
+//!
+//! Tests that need `/dev/fuse`, root or the official CVMFS tools say so plainly when they skip.
 
+mod crash;
+mod golden;
+mod publish;
+mod support;
+mod tidy;

@@ -1,0 +1,224 @@
+//! A sandbox for one test: state directory, mount point, daemon and the program.
+
+pub mod client;
+pub mod golden;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The repository that tests use unless they say otherwise.
+pub const REPO: &str = "test.example.org";
+
+pub fn workspace_root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// True, with a line on stderr, when `what` is missing and the test cannot say anything.
+pub fn skip_unless(have: bool, what: &str) -> bool {
+    if !have {
+        eprintln!("SKIPPED: needs {what}");
+    }
+    !have
+}
+
+pub fn can_mount() -> bool {
+    fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok()
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// One state directory and one mount point; what it started dies with it.
+pub struct Sandbox {
+    pub dir: tempfile::TempDir,
+    daemon: Option<Child>,
+}
+
+impl Sandbox {
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("prepub-test.").tempdir().unwrap();
+        fs::create_dir(dir.path().join("mnt")).unwrap();
+        Self { dir, daemon: None }
+    }
+
+    /// A sandbox with an empty repository, mounted; none where nothing can be mounted.
+    pub fn mounted() -> Option<Self> {
+        if skip_unless(can_mount(), "/dev/fuse") {
+            return None;
+        }
+        let mut sandbox = Self::new();
+        sandbox.ok(["mkfs", REPO]);
+        sandbox.mount();
+        Some(sandbox)
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn mountpoint(&self) -> PathBuf {
+        self.dir.path().join("mnt")
+    }
+
+    /// The repository's directory below the mount.
+    pub fn root(&self) -> PathBuf {
+        self.mountpoint().join(REPO)
+    }
+
+    /// Where the embedded repository's storage is.
+    pub fn storage(&self) -> PathBuf {
+        self.state().join("srv/cvmfs").join(REPO)
+    }
+
+    pub fn command<I, S>(&self, args: I) -> Command
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_prepub"));
+        command
+            .arg("--state-dir")
+            .arg(self.state())
+            .args(args)
+            .env("PREPUB_LOG", "info")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn run<I, S>(&self, args: I) -> Output
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        self.command(args).output().expect("prepub runs")
+    }
+
+    /// Runs the program, expects exit code 0, returns what it printed.
+    #[track_caller]
+    pub fn ok<I, S>(&self, args: I) -> String
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let output = self.run(args);
+        assert!(
+            output.status.success(),
+            "{}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs the program with `--json`, expects exit code 0, returns the object it printed.
+    #[track_caller]
+    pub fn json<I, S>(&self, args: I) -> serde_json::Value
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let mut command: Vec<std::ffi::OsString> =
+            args.into_iter().map(|a| a.as_ref().to_owned()).collect();
+        command.push("--json".into());
+        serde_json::from_str(&self.ok(command)).expect("one JSON object")
+    }
+
+    /// Runs the program, expects this exit code, returns what it said on stderr.
+    #[track_caller]
+    pub fn fails<I, S>(&self, code: i32, args: I) -> String
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let output = self.run(args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        text
+    }
+
+    /// Starts the daemon in the foreground of a child and waits until the mount answers.
+    pub fn mount(&mut self) {
+        self.mount_with(&[]);
+    }
+
+    /// The same, with environment variables (failpoints) for the daemon.
+    pub fn mount_with(&mut self, env: &[(&str, &str)]) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("daemon.log"))
+            .unwrap();
+        let mut command = self.command(["mount".as_ref(), self.mountpoint().as_os_str()]);
+        command.arg("--foreground").stdout(Stdio::null()).stderr(log);
+        command.envs(env.iter().copied());
+        let mut child = command.spawn().expect("the daemon starts");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.root().is_dir() || !self.state().join("control.sock").exists() {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the daemon ended with {status}:\n{}", self.log());
+            }
+            assert!(Instant::now() < deadline, "no mount after 60 s:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.daemon = Some(child);
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("daemon.log")).unwrap_or_default()
+    }
+
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().expect("a daemon runs").id()
+    }
+
+    /// `kill -9`, and what the kernel leaves behind of the mount is left to the next `mount`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.daemon.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Waits for a daemon that was asked to go (or that a failpoint ended).
+    pub fn wait_for_exit(&mut self) -> std::process::ExitStatus {
+        self.daemon.take().expect("a daemon runs").wait().unwrap()
+    }
+
+    pub fn unmount(&mut self) {
+        self.ok(["unmount".as_ref(), self.mountpoint().as_os_str()]);
+        let status = self.wait_for_exit();
+        assert!(status.success(), "the daemon ended with {status}:\n{}", self.log());
+    }
+
+    /// `check --data` finds nothing.
+    #[track_caller]
+    pub fn check(&self) {
+        self.ok(["check", REPO, "--data"]);
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- daemon's log\n{}---", self.log());
+        }
+        self.kill();
+        let mountpoint = self.mountpoint();
+        if rustix::mount::unmount(&mountpoint, rustix::mount::UnmountFlags::DETACH).is_err() {
+            let _ = Command::new("fusermount3").args(["-u", "-z", "-q"]).arg(&mountpoint).status();
+        }
+    }
+}
+
+/// Writes a file and its parents.
+pub fn write(path: &Path, bytes: &[u8]) {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).unwrap();
+    }
+    fs::write(path, bytes).unwrap();
+}
