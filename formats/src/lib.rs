@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod changeset;
 pub mod chunk;
 pub mod compress;
@@ -16,7 +17,11 @@ pub mod entry;
 pub mod hash;
 pub mod object;
 pub mod path;
+mod sqlite;
 
+pub use catalog::{
+    Catalog, CatalogError, CatalogWriter, Counters, Counts, NestedRef, Role, Row, Stamp,
+};
 pub use changeset::{Change, ChangeSet, Children, Op};
 pub use chunk::{ChunkSizes, Xor32};
 pub use compress::{Compressor, compress, decompress};
