@@ -31,17 +31,29 @@ fn floors() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
 #[test]
 fn no_sideways_or_upward_edge() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--format-version",
+            "1",
+            "--offline",
+        ])
         .current_dir(workspace_root())
         .output()
         .expect("cargo metadata runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let floors = floors();
     let mut seen = BTreeSet::new();
     for package in metadata["packages"].as_array().unwrap() {
         let name = package["name"].as_str().unwrap();
-        let allowed = floors.get(name).unwrap_or_else(|| panic!("{name} has no place in the floors"));
+        let allowed = floors
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} has no place in the floors"));
         seen.insert(name.to_owned());
         for dependency in package["dependencies"].as_array().unwrap() {
             let other = dependency["name"].as_str().unwrap();
@@ -67,12 +79,28 @@ fn sources(below: &Path) -> Vec<PathBuf> {
 #[test]
 fn one_file_speaks_each_protocol() {
     let root = workspace_root();
-    for (word, only) in [("fuser::", "fsimpl/src/fuse"), ("flate2::", "formats/src/compress")] {
-        for room in ["src", "formats/src", "store/src", "fsimpl/src", "commit/src", "receiver/src"] {
+    for (word, only) in [
+        ("fuser::", "fsimpl/src/fuse"),
+        ("flate2::", "formats/src/compress"),
+    ] {
+        for room in [
+            "src",
+            "formats/src",
+            "store/src",
+            "fsimpl/src",
+            "commit/src",
+            "receiver/src",
+        ] {
             for file in sources(&root.join(room)) {
-                let relative = file.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+                let relative = file
+                    .strip_prefix(&root)
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned();
                 let text = std::fs::read_to_string(&file).unwrap();
-                let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+                let code = text
+                    .lines()
+                    .filter(|line| !line.trim_start().starts_with("//"));
                 assert!(
                     relative.starts_with(only) || code.clone().all(|line| !line.contains(word)),
                     "{relative} names {word}; only {only} may"

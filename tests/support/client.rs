@@ -25,7 +25,12 @@ fn binary() -> &'static Path {
 /// Compares the published revision at `url` with `directory`; panics with the differences.
 #[track_caller]
 pub fn assert_same(url: &str, directory: &Path, more: &[&str]) {
-    let output = Command::new(binary()).arg(url).arg(directory).args(more).output().unwrap();
+    let output = Command::new(binary())
+        .arg(url)
+        .arg(directory)
+        .args(more)
+        .output()
+        .unwrap();
     assert!(
         output.status.success(),
         "{}{}",

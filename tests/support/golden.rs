@@ -55,7 +55,10 @@ pub struct Revision {
 
 /// Reads every catalog of a revision from a storage directory.
 pub fn read_revision(storage: &Path, root: &Hash) -> Revision {
-    let mut revision = Revision { rows: BTreeMap::new(), catalogs: BTreeSet::new() };
+    let mut revision = Revision {
+        rows: BTreeMap::new(),
+        catalogs: BTreeSet::new(),
+    };
     let scratch = tempfile::tempdir().unwrap();
     let mut pending = vec![*root];
     while let Some(hash) = pending.pop() {
@@ -63,7 +66,9 @@ pub fn read_revision(storage: &Path, root: &Hash) -> Revision {
         let stored = fs::File::open(storage.join(name.storage_path()))
             .unwrap_or_else(|e| panic!("{name}: {e}"));
         let mut bytes = Vec::new();
-        formats::compress::decompress(Compression::Zlib, stored).read_to_end(&mut bytes).unwrap();
+        formats::compress::decompress(Compression::Zlib, stored)
+            .read_to_end(&mut bytes)
+            .unwrap();
         let file = scratch.path().join(name.to_string());
         fs::write(&file, bytes).unwrap();
         let catalog = Catalog::open(&file).unwrap();
@@ -74,7 +79,13 @@ pub fn read_revision(storage: &Path, root: &Hash) -> Revision {
                 Ok(())
             })
             .unwrap();
-        pending.extend(catalog.nested().unwrap().into_iter().map(|nested| nested.hash));
+        pending.extend(
+            catalog
+                .nested()
+                .unwrap()
+                .into_iter()
+                .map(|nested| nested.hash),
+        );
     }
     for rows in revision.rows.values_mut() {
         rows.sort_by_key(|row| row.role == Role::Root);
@@ -85,8 +96,14 @@ pub fn read_revision(storage: &Path, root: &Hash) -> Revision {
 impl Revision {
     /// Data objects and chunks that the rows name.
     pub fn objects(&self) -> BTreeSet<ObjectName> {
-        let regular = self.rows.values().flatten().filter_map(|row| row.entry.regular());
-        regular.flat_map(|file| file.content.objects().collect::<Vec<_>>()).collect()
+        let regular = self
+            .rows
+            .values()
+            .flatten()
+            .filter_map(|row| row.entry.regular());
+        regular
+            .flat_map(|file| file.content.objects().collect::<Vec<_>>())
+            .collect()
     }
 }
 
@@ -100,7 +117,12 @@ pub fn differences(
 ) -> Vec<String> {
     let mut out = Vec::new();
     let unknown = String::from("(unknown path)");
-    for hash in official.rows.keys().chain(ours.rows.keys()).collect::<BTreeSet<_>>() {
+    for hash in official
+        .rows
+        .keys()
+        .chain(ours.rows.keys())
+        .collect::<BTreeSet<_>>()
+    {
         let path = paths.get(hash).unwrap_or(&unknown);
         let allowed = exempt(path);
         if allowed == Exempt::Row {
@@ -146,8 +168,17 @@ pub fn path_names(tree: &Path, more: &[&str]) -> BTreeMap<PathHash, String> {
     let mut names = BTreeMap::new();
     for entry in walkdir::WalkDir::new(tree) {
         let entry = entry.unwrap();
-        let relative = entry.path().strip_prefix(tree).unwrap().as_os_str().as_bytes();
-        let path = if relative.is_empty() { Vec::new() } else { [b"/", relative].concat() };
+        let relative = entry
+            .path()
+            .strip_prefix(tree)
+            .unwrap()
+            .as_os_str()
+            .as_bytes();
+        let path = if relative.is_empty() {
+            Vec::new()
+        } else {
+            [b"/", relative].concat()
+        };
         let marker = [path.as_slice(), b"/.cvmfscatalog"].concat();
         let auto = [path.as_slice(), b"/.cvmfsautocatalog"].concat();
         for p in [path, marker, auto] {

@@ -25,7 +25,11 @@ pub fn skip_unless(have: bool, what: &str) -> bool {
 }
 
 pub fn can_mount() -> bool {
-    fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok()
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .is_ok()
 }
 
 pub fn is_root() -> bool {
@@ -40,7 +44,10 @@ pub struct Sandbox {
 
 impl Sandbox {
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("prepub-test.").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("prepub-test.")
+            .tempdir()
+            .unwrap();
         fs::create_dir(dir.path().join("mnt")).unwrap();
         Self { dir, daemon: None }
     }
@@ -154,7 +161,10 @@ impl Sandbox {
             .open(self.dir.path().join("daemon.log"))
             .unwrap();
         let mut command = self.command(["mount".as_ref(), self.mountpoint().as_os_str()]);
-        command.arg("--foreground").stdout(Stdio::null()).stderr(log);
+        command
+            .arg("--foreground")
+            .stdout(Stdio::null())
+            .stderr(log);
         command.envs(env.iter().copied());
         let mut child = command.spawn().expect("the daemon starts");
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -162,7 +172,11 @@ impl Sandbox {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the daemon ended with {status}:\n{}", self.log());
             }
-            assert!(Instant::now() < deadline, "no mount after 60 s:\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "no mount after 60 s:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         self.daemon = Some(child);
@@ -192,7 +206,11 @@ impl Sandbox {
     pub fn unmount(&mut self) {
         self.ok(["unmount".as_ref(), self.mountpoint().as_os_str()]);
         let status = self.wait_for_exit();
-        assert!(status.success(), "the daemon ended with {status}:\n{}", self.log());
+        assert!(
+            status.success(),
+            "the daemon ended with {status}:\n{}",
+            self.log()
+        );
     }
 
     /// `check --data` finds nothing.
@@ -210,7 +228,10 @@ impl Drop for Sandbox {
         self.kill();
         let mountpoint = self.mountpoint();
         if rustix::mount::unmount(&mountpoint, rustix::mount::UnmountFlags::DETACH).is_err() {
-            let _ = Command::new("fusermount3").args(["-u", "-z", "-q"]).arg(&mountpoint).status();
+            let _ = Command::new("fusermount3")
+                .args(["-u", "-z", "-q"])
+                .arg(&mountpoint)
+                .status();
         }
     }
 }
