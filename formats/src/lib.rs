@@ -15,8 +15,10 @@ pub mod chunk;
 pub mod compress;
 pub mod entry;
 pub mod hash;
+pub mod history;
 pub mod object;
 pub mod path;
+pub mod reflog;
 mod sqlite;
 
 pub use catalog::{
@@ -27,5 +29,7 @@ pub use chunk::{ChunkSizes, Xor32};
 pub use compress::{Compressor, compress, decompress};
 pub use entry::{Entry, Kind, Mtime, Regular, Xattrs};
 pub use hash::{Algorithm, Hash, Hasher};
+pub use history::{Head, History, HistoryWriter, Tag};
 pub use object::{Chunk, Compression, Content, ObjectKind, ObjectName};
 pub use path::{Name, PathHash, RepoPath};
+pub use reflog::{RefKind, Reference, Reflog, ReflogWriter};

@@ -522,6 +522,34 @@ impl Database {
         }
     }
 
+    /// A column as an integer from 0 on; NULL is 0.
+    pub fn unsigned(
+        &self,
+        (table, column): (&'static str, &'static str),
+        row: &rusqlite::Row<'_>,
+        at: usize,
+    ) -> Result<u64> {
+        match row.get_ref(at).map_err(|e| self.sql("read rows", e))? {
+            ValueRef::Null => Ok(0),
+            ValueRef::Integer(n) if n >= 0 => Ok(n.unsigned_abs()),
+            other => Err(self.bad_value(table, column, &describe(other))),
+        }
+    }
+
+    /// A column as text, with marks for what is not UTF-8; NULL is empty.
+    pub fn lossy_text(
+        &self,
+        (table, column): (&'static str, &'static str),
+        row: &rusqlite::Row<'_>,
+        at: usize,
+    ) -> Result<String> {
+        match row.get_ref(at).map_err(|e| self.sql("read rows", e))? {
+            ValueRef::Null => Ok(String::new()),
+            ValueRef::Text(t) => Ok(String::from_utf8_lossy(t).into_owned()),
+            other => Err(self.bad_value(table, column, &describe(other))),
+        }
+    }
+
     /// A column as UTF-8 text; NULL is empty.
     pub fn text(
         &self,
