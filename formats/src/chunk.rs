@@ -9,6 +9,9 @@
 /// Bytes that the 32-bit checksum remembers.
 const WINDOW: u64 = 32;
 
+/// A window of zeros.
+const ZEROS: [u8; WINDOW as usize] = [0; WINDOW as usize];
+
 /// The value around which a checksum cuts.
 const MAGIC: u32 = 0x7fff_ffff;
 
@@ -147,6 +150,27 @@ impl Xor32 {
         self.checksum = 0;
         self.seen = 0;
         Some(cut)
+    }
+
+    /// Takes `len` zero bytes, as [`Xor32::scan`] would take them from a buffer, but in no time: a
+    /// hole in a sparse file need not be read.
+    pub fn scan_zeros(&mut self, len: u64) -> Option<u64> {
+        let mut done = 0;
+        // a whole window of zeros leaves a checksum of 0, which never cuts and never changes
+        while self.checksum != 0 && done < len {
+            let piece = usize::try_from(len - done).map_or(ZEROS.len(), |n| n.min(ZEROS.len()));
+            match self.scan(&ZEROS[..piece]) {
+                Some(cut) => return Some(done + cut as u64),
+                None => done += piece as u64,
+            }
+        }
+        let room = self.sizes.max - self.seen;
+        if len - done > room {
+            self.seen = 0;
+            return Some(done + room);
+        }
+        self.seen += len - done;
+        None
     }
 }
 

@@ -16,10 +16,14 @@ pub mod compress;
 pub mod entry;
 pub mod hash;
 pub mod history;
+mod letter;
+pub mod manifest;
 pub mod object;
 pub mod path;
 pub mod reflog;
 mod sqlite;
+pub mod trust;
+pub mod whitelist;
 
 pub use catalog::{
     Catalog, CatalogError, CatalogWriter, Counters, Counts, NestedRef, Role, Row, Stamp,
@@ -30,6 +34,10 @@ pub use compress::{Compressor, compress, decompress};
 pub use entry::{Entry, Kind, Mtime, Regular, Xattrs};
 pub use hash::{Algorithm, Hash, Hasher};
 pub use history::{Head, History, HistoryWriter, Tag};
+pub use letter::LetterError;
+pub use manifest::{Manifest, SignedManifest};
 pub use object::{Chunk, Compression, Content, ObjectKind, ObjectName};
 pub use path::{Name, PathHash, RepoPath};
 pub use reflog::{RefKind, Reference, Reflog, ReflogWriter};
+pub use trust::{Certificate, PrivateKey, PublicKey};
+pub use whitelist::{Fingerprint, SignedWhitelist, Whitelist};

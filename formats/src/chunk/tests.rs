@@ -140,3 +140,37 @@ fn refuses_sizes_out_of_order() {
     assert!(!ChunkSizes::default().may_cut(4 << 20));
     assert!(ChunkSizes::default().may_cut((4 << 20) + 1));
 }
+
+#[test]
+fn zeros_need_not_be_read() {
+    let noise = generated(9, 4000);
+    for sizes in [(32, 33, 34), (64, 100, 1000), (100, 5000, 9000)] {
+        let sizes = ChunkSizes::new(sizes.0, sizes.1, sizes.2).unwrap();
+        for hole in [1_usize, 5, 31, 32, 33, 900, 20_000] {
+            let mut data = noise.clone();
+            data.resize(noise.len() + hole, 0);
+            data.extend_from_slice(&noise);
+
+            let mut chunker = Xor32::new(sizes);
+            let (mut made, mut done) = (Vec::new(), 0_u64);
+            for part in [Some(&noise), None, Some(&noise)] {
+                let mut left = part.map_or(hole as u64, |p| p.len() as u64);
+                while left > 0 {
+                    let cut = match part {
+                        Some(p) => chunker
+                            .scan(&p[p.len() - left as usize..])
+                            .map(|n| n as u64),
+                        None => chunker.scan_zeros(left),
+                    };
+                    let taken = cut.unwrap_or(left);
+                    done += taken;
+                    left -= taken;
+                    if cut.is_some() {
+                        made.push(done);
+                    }
+                }
+            }
+            assert_eq!(made, naive_cuts(&data, sizes), "{sizes:?}, hole of {hole}");
+        }
+    }
+}
