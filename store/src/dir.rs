@@ -88,7 +88,8 @@ impl DirStore {
     /// Opens a storage directory that is there.
     ///
     /// # Errors
-    /// [`StoreError::NotAStorage`] where `data` or `data/txn` is missing.
+    /// [`StoreError::NotAStorage`] where `data` is missing. `data/txn` is missed at the first write,
+    /// so that a read-only copy may lack it.
     pub fn open(path: impl Into<PathBuf>, durability: Durability) -> Result<Self> {
         let root = path.into();
         let missing = |missing| StoreError::NotAStorage {
@@ -101,9 +102,6 @@ impl DirStore {
         let data_path = root.join("data");
         if !data_path.is_dir() {
             return Err(missing("data/"));
-        }
-        if !data_path.join("txn").is_dir() {
-            return Err(missing("data/txn/"));
         }
         Ok(Self(Arc::new(Inner {
             root_fd: raw::open_dir(&root)?,
@@ -163,16 +161,25 @@ impl Inner {
     }
 
     fn temp(&self) -> Result<Temp> {
-        let txn = self.root.join("data/txn");
         let kind = match self.temp_kind.get() {
             Some(kind) => *kind,
             None => {
-                let kind = TempKind::probe(&self.data)
-                    .map_err(|e| StoreError::io("write to", &txn, e.into()))?;
+                let kind = TempKind::probe(&self.data).map_err(|e| self.no_temp(e))?;
                 *self.temp_kind.get_or_init(|| kind)
             }
         };
-        Temp::create(&self.data, kind).map_err(|e| StoreError::io("write to", &txn, e.into()))
+        Temp::create(&self.data, kind).map_err(|e| self.no_temp(e))
+    }
+
+    /// Why there is no temporary file.
+    fn no_temp(&self, error: Errno) -> StoreError {
+        match error {
+            Errno::NOENT | Errno::NOTDIR => StoreError::NotAStorage {
+                path: self.root.clone(),
+                missing: "data/txn/",
+            },
+            e => StoreError::io("write to", self.root.join("data/txn"), e.into()),
+        }
     }
 
     /// Gives a complete file its object name.
@@ -310,7 +317,7 @@ impl ObjectStore for DirStore {
                 what: "directory",
             });
         }
-        let mut temp = Temp::named(&self.0.data).map_err(|e| failed(e.into()))?;
+        let mut temp = Temp::named(&self.0.data).map_err(|e| self.0.no_temp(e))?;
         temp.file_mut().write_all(bytes).map_err(failed)?;
         rustix::fs::fsync(temp.file()).map_err(|e| failed(e.into()))?;
         fail::fail_point!("store::write_root", |_| Err(StoreError::Injected(

@@ -1,9 +1,8 @@
 //! Where objects and root files lie, and how a published revision is read from there.
 //!
-//! One blocking trait ([`ObjectStore`]) and its implementations: a directory ([`dir`]), a web
-//! server, read only ([`http`]), memory ([`memory`]), and a decorator that makes any of them fail
-//! on demand ([`faulty`]). Nothing here knows about staging or committing, prints, reads the
-//! environment or looks at the clock.
+//! One blocking trait ([`ObjectStore`]) and its implementations: a directory ([`dir`]), memory
+//! ([`memory`]). Over it a [`repository`] is verified and its [`revision`]s are read. Nothing here
+//! knows about staging or committing, prints, reads the environment or looks at the clock.
 
 #![forbid(unsafe_code)]
 
@@ -11,8 +10,19 @@ pub mod dir;
 pub mod error;
 pub mod memory;
 pub mod object_store;
+pub mod repository;
+pub mod revision;
+
+mod fetch;
+mod flight;
+mod lru;
 
 pub use dir::{DirStore, Durability};
 pub use error::{Result, StoreError};
+pub use fetch::ObjectFault;
 pub use memory::MemoryStore;
-pub use object_store::{ObjectStore, Pending, Stored, get, put, transfer, verify};
+pub use object_store::{
+    ObjectStore, Pending, Stored, get, put, read_error, transfer, verify, write_error,
+};
+pub use repository::{CatalogFault, CatalogFile, Head, HeadError, Limits, RepoError, Repository};
+pub use revision::{Revision, Walk};
