@@ -4,6 +4,7 @@
 
 mod crash;
 mod golden;
+mod official;
 mod publish;
 mod support;
 mod tidy;
