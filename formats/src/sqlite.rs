@@ -169,6 +169,8 @@ impl Database {
         let db = Self::connect(file, &rooted(file), OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         // one for VACUUM INTO
         db.limit(Limit::SQLITE_LIMIT_ATTACHED, 1)?;
+        // a file that came in write-ahead mode must leave it before it is locked
+        db.pragma("journal_mode", "DELETE")?;
         db.pragma("locking_mode", "EXCLUSIVE")?;
         db.pragma("journal_mode", "OFF")?;
         db.pragma("synchronous", "OFF")?;
