@@ -9,6 +9,9 @@
 //! Only root catalogs are in it. Its checksum is over the file's bytes and is kept by the publisher,
 //! not here [CVMFS `reflog_sql.cc`].
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
