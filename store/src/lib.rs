@@ -1,11 +1,12 @@
 //! Where objects and root files lie, and how a published revision is read from there.
 //!
 //! One blocking trait ([`ObjectStore`]) and its implementations: a directory ([`dir`]), memory
-//! ([`memory`]). Over it a [`repository`] is verified and its [`revision`]s are read. Nothing here
-//! knows about staging or committing, prints, reads the environment or looks at the clock.
+//! ([`memory`]). Over it a [`repository`] is verified, its [`revision`]s are read and so is the
+//! [`content`] of its files. Nothing here knows about staging or committing, prints, reads the environment or looks at the clock.
 
 #![forbid(unsafe_code)]
 
+pub mod content;
 pub mod dir;
 pub mod error;
 pub mod memory;
@@ -17,6 +18,7 @@ mod fetch;
 mod flight;
 mod lru;
 
+pub use content::{ContentCache, ContentError, ContentFile, ContentLimits};
 pub use dir::{DirStore, Durability};
 pub use error::{Result, StoreError};
 pub use fetch::ObjectFault;

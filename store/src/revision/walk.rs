@@ -18,6 +18,9 @@ pub enum Walk {
     Over,
 }
 
+/// What is done with each catalog, and the path at which it begins.
+pub type VisitCatalog<'a, E> = dyn FnMut(&RepoPath, &Arc<CatalogFile>) -> Result<Walk, E> + 'a;
+
 /// One directory on the way.
 struct Level {
     dir: RepoPath,
@@ -75,7 +78,7 @@ impl Revision {
     pub fn walk_catalogs<E: From<RepoError>>(
         &self,
         from: &RepoPath,
-        visit: &mut dyn FnMut(&RepoPath, &Arc<CatalogFile>) -> Result<Walk, E>,
+        visit: &mut VisitCatalog<'_, E>,
     ) -> Result<(), E> {
         let mut ahead = vec![from.clone()];
         while let Some(path) = ahead.pop() {
