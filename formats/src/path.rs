@@ -150,6 +150,17 @@ impl RepoPath {
         Self(bytes)
     }
 
+    /// The path of the last of `names`, each in the one before, the first in this directory.
+    #[must_use]
+    pub fn join_all<'a>(self, names: impl Iterator<Item = &'a Name>) -> Self {
+        let mut bytes = self.0;
+        for name in names {
+            bytes.push(b'/');
+            bytes.extend_from_slice(name.as_bytes());
+        }
+        Self(bytes)
+    }
+
     /// The directory this lies in; none for the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
