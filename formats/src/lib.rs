@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod changeset;
 pub mod chunk;
 pub mod compress;
+pub mod dirtab;
 pub mod entry;
 pub mod hash;
 pub mod history;
