@@ -421,6 +421,3 @@ impl Cached {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,14 +1,18 @@
 //! Where objects and root files lie, and how a published revision is read from there.
 //!
-//! One blocking trait ([`ObjectStore`]) and its implementations: a directory ([`dir`]), memory
-//! ([`memory`]). Over it a [`repository`] is verified, its [`revision`]s are read and so is the
-//! [`content`] of its files. Nothing here knows about staging or committing, prints, reads the environment or looks at the clock.
+//! One blocking trait ([`ObjectStore`]) and its implementations: a directory ([`dir`]), a web
+//! server, read only ([`http`]), memory ([`memory`]), and a decorator that makes any of them fail on
+//! demand ([`faulty`]). Over it a [`repository`] is verified, its [`revision`]s are read and so is
+//! the [`content`] of its files. Nothing here knows about staging or committing, prints, reads the
+//! environment or looks at the clock.
 
 #![forbid(unsafe_code)]
 
 pub mod content;
 pub mod dir;
 pub mod error;
+pub mod faulty;
+pub mod http;
 pub mod memory;
 pub mod object_store;
 pub mod repository;
@@ -21,7 +25,9 @@ mod lru;
 pub use content::{ContentCache, ContentError, ContentFile, ContentLimits};
 pub use dir::{DirStore, Durability};
 pub use error::{Result, StoreError};
+pub use faulty::FaultyStore;
 pub use fetch::ObjectFault;
+pub use http::{HttpOptions, HttpStore};
 pub use memory::MemoryStore;
 pub use object_store::{
     ObjectStore, Pending, Stored, get, put, read_error, transfer, verify, write_error,
