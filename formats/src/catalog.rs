@@ -16,6 +16,7 @@
 //! What is read is distrusted: every fault is a [`CatalogError`] that says what and where. A
 //! catalog knows one file; it fetches no other, compresses nothing, and knows no hash of its own.
 
+mod columns;
 mod counters;
 mod read;
 mod row;

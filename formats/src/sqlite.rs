@@ -5,15 +5,23 @@
 //! The schema of a file is data of a stranger, so triggers, views, virtual tables and functions in
 //! it never run. This module knows no table but `properties`, which all of CVMFS's databases share.
 
+mod error;
+mod file;
+mod value;
+
 use std::fs::OpenOptions;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
-use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension};
+
+pub use error::DatabaseError;
+use error::io_error;
+pub(crate) use file::file_bytes;
+use file::{check_header, percent_encode, rooted};
+pub(crate) use value::{Text, describe};
 
 /// The page size that CVMFS's SQLite is compiled with; file sizes are recorded, so it is kept.
 pub(crate) const PAGE_BYTES: i64 = 1024;
@@ -33,93 +41,8 @@ const STATEMENTS: usize = 48;
 /// Fewest bytes a table row takes in a file: a cell pointer, a header of one byte a column, a
 /// rowid. Bounds the rows of a file whose pages are linked twice.
 const MIN_ROW_BYTES: u64 = 4;
-
-/// Why a SQLite file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DatabaseError {
-    /// The file cannot be made, read or measured.
-    #[error("cannot use the database file {}", file.display())]
-    Io {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// SQLite refused: malformed pages, a missing column, a full disk.
-    #[error("cannot {doing} in the database {}", file.display())]
-    Sql {
-        /// Which file.
-        file: PathBuf,
-        /// What was tried.
-        doing: &'static str,
-        /// Why.
-        source: rusqlite::Error,
-    },
-    /// The bytes are not those of a SQLite database.
-    #[error("{} is not a SQLite database", file.display())]
-    NotADatabase {
-        /// Which file.
-        file: PathBuf,
-    },
-    /// Bytes are missing at the end.
-    #[error("the database {} is cut short: {found} of {expected} bytes", file.display())]
-    Truncated {
-        /// Which file.
-        file: PathBuf,
-        /// By its header.
-        expected: u64,
-        /// On disk.
-        found: u64,
-    },
-    /// A table is not there, or it is a view or a virtual table.
-    #[error("the database {} has no table {table:?}", file.display())]
-    MissingTable {
-        /// Which file.
-        file: PathBuf,
-        /// Which table.
-        table: &'static str,
-    },
-    /// A column is not there.
-    #[error("table {table:?} of the database {} has no column {column:?}", file.display())]
-    MissingColumn {
-        /// Which file.
-        file: PathBuf,
-        /// Which table.
-        table: &'static str,
-        /// Which column.
-        column: &'static str,
-    },
-    /// A value is of the wrong type, or outside what the column may hold.
-    #[error("the database {} has a bad value in {table}.{column}: {found}", file.display())]
-    BadValue {
-        /// Which file.
-        file: PathBuf,
-        /// Which table.
-        table: &'static str,
-        /// Which column, or which property.
-        column: &'static str,
-        /// What stands there, shortened.
-        found: String,
-    },
-    /// A schema that this program does not know.
-    #[error("the database {} has schema {schema:?} revision {revision}, which is not supported", file.display())]
-    UnsupportedSchema {
-        /// Which file.
-        file: PathBuf,
-        /// The schema property.
-        schema: String,
-        /// The schema revision.
-        revision: u32,
-    },
-    /// More rows than the file can hold: its pages refer to one another in circles.
-    #[error("table {table:?} of the database {} has more rows than the file can hold", file.display())]
-    TooManyRows {
-        /// Which file.
-        file: PathBuf,
-        /// Which table.
-        table: &'static str,
-    },
-}
+/// Rows that are read before that is looked at.
+const FEW_ROWS: u64 = 1000;
 
 /// What this module and its users return.
 pub(crate) type Result<T, E = DatabaseError> = std::result::Result<T, E>;
@@ -294,14 +217,17 @@ impl Database {
         mut each: impl FnMut(&rusqlite::Row<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         const DOING: &str = "read rows";
-        let limit = self.row_limit()?;
-        let mut seen = 0;
+        let (mut limit, mut seen) = (FEW_ROWS, 0);
         let mut statement = self.prepare(DOING, sql)?;
         let mut rows = statement.query(params).map_err(|e| self.sql(DOING, e))?;
         while let Some(row) = rows.next().map_err(|e| self.sql(DOING, e))? {
             seen += 1;
             if seen > limit {
-                return Err(self.too_many_rows(table).into());
+                // any file can hold a few; the rest is worth asking how large it is
+                limit = self.row_limit()?;
+                if seen > limit {
+                    return Err(self.too_many_rows(table).into());
+                }
             }
             each(row)?;
         }
@@ -379,77 +305,6 @@ impl Database {
         Err(self.bad_value("sqlite_schema", "quick_check", &answer))
     }
 
-    /// A property's text; integers are read as text.
-    pub fn property(&self, key: &'static str) -> Result<Option<String>> {
-        const DOING: &str = "read a property";
-        let mut statement = self.prepare(DOING, "SELECT value FROM properties WHERE key = ?1")?;
-        let mut rows = statement.query([key]).map_err(|e| self.sql(DOING, e))?;
-        let Some(row) = rows.next().map_err(|e| self.sql(DOING, e))? else {
-            return Ok(None);
-        };
-        match row.get_ref(0).map_err(|e| self.sql(DOING, e))? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Integer(n) => Ok(Some(n.to_string())),
-            ValueRef::Text(t) => match str::from_utf8(t) {
-                Ok(text) => Ok(Some(text.to_owned())),
-                Err(_) => Err(self.bad_value("properties", key, &t.escape_ascii().to_string())),
-            },
-            other => Err(self.bad_value("properties", key, &format!("a {}", other.data_type()))),
-        }
-    }
-
-    /// A property's bytes as they are.
-    pub fn property_bytes(&self, key: &'static str) -> Result<Option<Vec<u8>>> {
-        const DOING: &str = "read a property";
-        let mut statement = self.prepare(DOING, "SELECT value FROM properties WHERE key = ?1")?;
-        let mut rows = statement.query([key]).map_err(|e| self.sql(DOING, e))?;
-        let Some(row) = rows.next().map_err(|e| self.sql(DOING, e))? else {
-            return Ok(None);
-        };
-        match row.get_ref(0).map_err(|e| self.sql(DOING, e))? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Text(t) => Ok(Some(t.to_vec())),
-            other => Err(self.bad_value("properties", key, &format!("a {}", other.data_type()))),
-        }
-    }
-
-    /// A property that is parsed; absent or empty is none.
-    pub fn parsed_property<T: std::str::FromStr>(&self, key: &'static str) -> Result<Option<T>> {
-        match self.property(key)? {
-            None => Ok(None),
-            Some(text) if text.is_empty() => Ok(None),
-            Some(text) => match text.parse() {
-                Ok(value) => Ok(Some(value)),
-                Err(_) => Err(self.bad_value("properties", key, &text)),
-            },
-        }
-    }
-
-    /// Sets a property. A changed row moves to the end, as with CVMFS's own REPLACE.
-    pub fn set_property(&self, key: &str, value: &[u8]) -> Result<()> {
-        const SQL: &str = "INSERT OR REPLACE INTO properties (key, value) VALUES (?1, ?2)";
-        self.execute("set a property", SQL, params![key, Text(value)])?;
-        Ok(())
-    }
-
-    /// Schema and schema revision; `supported` are texts like `2.5`.
-    pub fn schema_revision(&self, supported: &[f64]) -> Result<u32> {
-        // how far CVMFS's own single-precision comparison lets a version be off
-        const EPSILON: f64 = 0.0005;
-        let schema = self.property("schema")?.unwrap_or_default();
-        let revision = self.parsed_property::<u32>("schema_revision")?.unwrap_or(0);
-        let known = |v: f64| supported.iter().any(|s| (s - v).abs() < EPSILON);
-        if schema.trim().parse::<f64>().is_ok_and(known) {
-            return Ok(revision);
-        }
-        let (file, schema) = (self.file.clone(), shorten(&schema));
-        Err(DatabaseError::UnsupportedSchema {
-            file,
-            schema,
-            revision,
-        })
-    }
-
     /// Copies the database, without free pages, over its own file. Ends this connection.
     pub fn compact(self) -> Result<()> {
         let mut beside = self.file.clone().into_os_string();
@@ -488,197 +343,10 @@ impl Database {
         }
     }
 
-    /// A value that cannot stand where it does.
-    pub fn bad_value(
-        &self,
-        table: &'static str,
-        column: &'static str,
-        found: &str,
-    ) -> DatabaseError {
-        let found = shorten(found);
-        DatabaseError::BadValue {
-            file: self.file.clone(),
-            table,
-            column,
-            found,
-        }
-    }
-
     fn too_many_rows(&self, table: &'static str) -> DatabaseError {
         DatabaseError::TooManyRows {
             file: self.file.clone(),
             table,
         }
     }
-
-    /// A column as an integer.
-    pub fn int(
-        &self,
-        (table, column): (&'static str, &'static str),
-        row: &rusqlite::Row<'_>,
-        at: usize,
-    ) -> Result<i64> {
-        match row.get_ref(at).map_err(|e| self.sql("read rows", e))? {
-            ValueRef::Integer(n) => Ok(n),
-            other => Err(self.bad_value(table, column, &describe(other))),
-        }
-    }
-
-    /// A column as an integer from 0 on; NULL is 0.
-    pub fn unsigned(
-        &self,
-        (table, column): (&'static str, &'static str),
-        row: &rusqlite::Row<'_>,
-        at: usize,
-    ) -> Result<u64> {
-        match row.get_ref(at).map_err(|e| self.sql("read rows", e))? {
-            ValueRef::Null => Ok(0),
-            ValueRef::Integer(n) if n >= 0 => Ok(n.unsigned_abs()),
-            other => Err(self.bad_value(table, column, &describe(other))),
-        }
-    }
-
-    /// A column as text, with marks for what is not UTF-8; NULL is empty.
-    pub fn lossy_text(
-        &self,
-        (table, column): (&'static str, &'static str),
-        row: &rusqlite::Row<'_>,
-        at: usize,
-    ) -> Result<String> {
-        match row.get_ref(at).map_err(|e| self.sql("read rows", e))? {
-            ValueRef::Null => Ok(String::new()),
-            ValueRef::Text(t) => Ok(String::from_utf8_lossy(t).into_owned()),
-            other => Err(self.bad_value(table, column, &describe(other))),
-        }
-    }
-
-    /// A column as UTF-8 text; NULL is empty.
-    pub fn text(
-        &self,
-        (table, column): (&'static str, &'static str),
-        row: &rusqlite::Row<'_>,
-        at: usize,
-    ) -> Result<String> {
-        match row.get_ref(at).map_err(|e| self.sql("read rows", e))? {
-            ValueRef::Null => Ok(String::new()),
-            ValueRef::Text(t) => match str::from_utf8(t) {
-                Ok(text) => Ok(text.to_owned()),
-                Err(_) => Err(self.bad_value(table, column, &t.escape_ascii().to_string())),
-            },
-            other => Err(self.bad_value(table, column, &describe(other))),
-        }
-    }
-}
-
-/// How long a file is.
-pub(crate) fn file_bytes(file: &Path) -> Result<u64> {
-    let metadata = std::fs::metadata(file).map_err(|source| io_error(file, source))?;
-    Ok(metadata.len())
-}
-
-/// Bytes that go into a TEXT column as they are, UTF-8 or not.
-pub(crate) struct Text<'a>(pub &'a [u8]);
-
-impl rusqlite::ToSql for Text<'_> {
-    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-        Ok(rusqlite::types::ToSqlOutput::Borrowed(ValueRef::Text(
-            self.0,
-        )))
-    }
-}
-
-/// A value for an error message.
-pub(crate) fn describe(value: ValueRef<'_>) -> String {
-    match value {
-        ValueRef::Null => "NULL".to_owned(),
-        ValueRef::Integer(n) => n.to_string(),
-        ValueRef::Real(x) => format!("the real number {x}"),
-        ValueRef::Text(t) => shorten(&format!("\"{}\"", t[..t.len().min(64)].escape_ascii())),
-        ValueRef::Blob(b) => format!("a blob of {} bytes", b.len()),
-    }
-}
-
-/// At most 80 characters of what a stranger wrote.
-fn shorten(text: &str) -> String {
-    text.chars().take(80).collect()
-}
-
-fn io_error(file: &Path, source: std::io::Error) -> DatabaseError {
-    DatabaseError::Io {
-        file: file.to_path_buf(),
-        source,
-    }
-}
-
-/// A path that SQLite cannot take for a URI or an option.
-fn rooted(file: &Path) -> PathBuf {
-    if file.is_absolute() {
-        file.to_path_buf()
-    } else {
-        Path::new(".").join(file)
-    }
-}
-
-fn percent_encode(file: &Path) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::new();
-    for &byte in file.as_os_str().as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                out.push(char::from(byte));
-            }
-            _ => write!(out, "%{byte:02X}").expect("a String takes everything"),
-        }
-    }
-    out
-}
-
-/// Looks at the 100 bytes every SQLite file begins with, so that the common damage has a name.
-fn check_header(file: &Path) -> Result<()> {
-    let mut header = [0; 100];
-    let mut input = std::fs::File::open(file).map_err(|source| io_error(file, source))?;
-    let found = input
-        .metadata()
-        .map_err(|source| io_error(file, source))?
-        .len();
-    match input.read_exact(&mut header) {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-            return Err(DatabaseError::NotADatabase {
-                file: file.to_path_buf(),
-            });
-        }
-        Err(source) => return Err(io_error(file, source)),
-    }
-    if !header.starts_with(b"SQLite format 3\0") {
-        return Err(DatabaseError::NotADatabase {
-            file: file.to_path_buf(),
-        });
-    }
-    let word = |at: usize| {
-        u64::from(u32::from_be_bytes([
-            header[at],
-            header[at + 1],
-            header[at + 2],
-            header[at + 3],
-        ]))
-    };
-    let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
-        1 => 65536,
-        n => u64::from(n),
-    };
-    // the page count is valid only if the change counter says so
-    let expected = if word(24) == word(92) {
-        word(28) * page_bytes
-    } else {
-        0
-    };
-    if found < expected {
-        return Err(DatabaseError::Truncated {
-            file: file.to_path_buf(),
-            expected,
-            found,
-        });
-    }
-    Ok(())
 }

@@ -7,12 +7,13 @@ use std::path::Path;
 
 use rusqlite::types::ValueRef;
 
+use crate::catalog::columns::{ColumnError, Select, read_columns, short_name};
 use crate::catalog::row::{RawChunk, RawRow, Row, RowProblem};
 use crate::catalog::schema::Shape;
 use crate::catalog::{CatalogError, NestedRef, Result};
 use crate::hash::{DIGEST_LEN, Hash};
 use crate::path::{Name, PathHash, RepoPath};
-use crate::sqlite::{Database, DatabaseError, describe};
+use crate::sqlite::{Database, DatabaseError, Text, describe};
 
 const CHUNKS_OF: &str = "SELECT offset, size, hash FROM chunks \
      WHERE md5path_1 = ?1 AND md5path_2 = ?2 ORDER BY offset";
@@ -36,16 +37,6 @@ pub(super) struct Properties {
     pub previous_revision: Option<Hash>,
     pub last_modified: i64,
     pub ttl: Option<u64>,
-}
-
-/// The statements that name all columns, made for the shape of the file.
-#[derive(Debug)]
-struct Select {
-    by_path: String,
-    by_parent: String,
-    all: String,
-    nested: String,
-    nested_at: String,
 }
 
 impl Catalog {
@@ -217,12 +208,12 @@ impl Catalog {
         let mut chunks = Vec::new();
         self.db
             .for_each(("chunks", CHUNKS_OF), (path.0, path.1), |row| {
-                let hash = match column(&self.db, row, 2)? {
+                let hash = match self.db.value(row, 2)? {
                     ValueRef::Blob(b) => <[u8; DIGEST_LEN]>::try_from(b).ok(),
                     _ => None,
                 };
                 let Some(hash) = hash else {
-                    let found = describe(column(&self.db, row, 2)?);
+                    let found = describe(self.db.value(row, 2)?);
                     return Err(self.db.bad_value("chunks", "hash", &found));
                 };
                 let offset = self.db.int(("chunks", "offset"), row, 0)?;
@@ -276,7 +267,7 @@ impl Catalog {
     pub fn nested_at(&self, path: &RepoPath) -> Result<Option<NestedRef>> {
         let query = (NESTED, self.select.nested_at.as_str());
         let mut found = None;
-        let path = crate::sqlite::Text(path.as_bytes());
+        let path = Text(path.as_bytes());
         self.db.for_each(query, [path], |row| {
             found = Some(self.nested_ref(NESTED, row)?);
             Ok::<_, CatalogError>(())
@@ -314,7 +305,7 @@ impl Catalog {
     }
 
     fn nested_ref(&self, table: &'static str, row: &rusqlite::Row<'_>) -> Result<NestedRef> {
-        let path = match column(&self.db, row, 0)? {
+        let path = match self.db.value(row, 0)? {
             ValueRef::Text(t) => t,
             other => return Err(self.db.bad_value(table, "path", &describe(other)).into()),
         };
@@ -331,7 +322,7 @@ impl Catalog {
         }
         let hash = self.db.text((table, "sha1"), row, 1)?;
         let hash = hash.parse().map_err(|_| bad("has no valid hash"))?;
-        let size = match column(&self.db, row, 2)? {
+        let size = match self.db.value(row, 2)? {
             ValueRef::Null => 0,
             ValueRef::Integer(n) => u64::try_from(n).map_err(|_| bad("has no valid size"))?,
             other => return Err(self.db.bad_value(table, "size", &describe(other)).into()),
@@ -348,24 +339,20 @@ impl Catalog {
             true => self.raw_chunks(&raw.path)?,
             false => Vec::new(),
         };
-        let (path, name) = (raw.path, shorten(&raw.name));
+        let (path, name) = (raw.path, short_name(&raw.name));
         raw.interpret(&chunks)
             .map_err(|problem| self.bad_row(path, name, problem))
     }
 
     fn raw_row(&self, row: &rusqlite::Row<'_>) -> Result<RawRow> {
-        RawColumns { db: &self.db, row }
-            .read()
-            .map_err(|e| match e {
-                ColumnError::Database(e) => e.into(),
-                ColumnError::Value(problem) => {
-                    // as much of the key as can be read, to name the row
-                    let int = |at| row.get::<_, i64>(at).unwrap_or_default();
-                    let name = row.get_ref(NAME_AT).ok().and_then(|v| v.as_bytes().ok());
-                    let name = shorten(name.unwrap_or_default());
-                    self.bad_row(PathHash(int(0), int(1)), name, problem)
-                }
-            })
+        read_columns(&self.db, row).map_err(|e| match e {
+            ColumnError::Database(e) => e.into(),
+            ColumnError::Value {
+                path,
+                name,
+                problem,
+            } => self.bad_row(path, name, problem),
+        })
     }
 
     pub(super) fn bad_row(
@@ -374,7 +361,7 @@ impl Catalog {
         name: Vec<u8>,
         source: RowProblem,
     ) -> CatalogError {
-        let (file, name) = (self.file().to_path_buf(), shorten(&name));
+        let (file, name) = (self.file().to_path_buf(), short_name(&name));
         CatalogError::BadRow {
             file,
             path,
@@ -382,10 +369,6 @@ impl Catalog {
             source,
         }
     }
-}
-
-fn shorten(name: &[u8]) -> Vec<u8> {
-    name[..name.len().min(crate::path::NAME_MAX)].to_vec()
 }
 
 impl Properties {
@@ -406,106 +389,4 @@ impl Properties {
             ttl: db.parsed_property("TTL")?,
         })
     }
-}
-
-impl Select {
-    fn new(shape: Shape) -> Self {
-        let mtimens = if shape.mtimens { "mtimens" } else { "NULL" };
-        let xattr = if shape.xattr { "xattr" } else { "NULL" };
-        let columns = format!(
-            "SELECT md5path_1, md5path_2, parent_1, parent_2, hardlinks, hash, size, mode, mtime, \
-             {mtimens}, flags, name, symlink, uid, gid, {xattr} FROM catalog"
-        );
-        let size = if shape.nested_size { "size" } else { "NULL" };
-        let nested = format!("SELECT path, sha1, {size} FROM nested_catalogs");
-        Self {
-            by_path: format!("{columns} WHERE md5path_1 = ?1 AND md5path_2 = ?2"),
-            by_parent: format!("{columns} WHERE parent_1 = ?1 AND parent_2 = ?2"),
-            all: format!("{columns} ORDER BY rowid"),
-            nested_at: format!("{nested} WHERE path = ?1"),
-            nested,
-        }
-    }
-}
-
-const NAME_AT: usize = 11;
-
-/// One row of [`Select`], column by column.
-struct RawColumns<'a> {
-    db: &'a Database,
-    row: &'a rusqlite::Row<'a>,
-}
-
-enum ColumnError {
-    Database(DatabaseError),
-    Value(RowProblem),
-}
-
-impl RawColumns<'_> {
-    fn read(&self) -> Result<RawRow, ColumnError> {
-        Ok(RawRow {
-            path: PathHash(self.int(0, "md5path_1")?, self.int(1, "md5path_2")?),
-            parent: PathHash(self.int(2, "parent_1")?, self.int(3, "parent_2")?),
-            hardlinks: self.int(4, "hardlinks")?,
-            hash: match self.bytes(5, "hash")? {
-                None | Some([]) => None,
-                Some(bytes) => match bytes.try_into() {
-                    Ok(digest) => Some(digest),
-                    Err(_) => return Err(self.bad(5, "hash")),
-                },
-            },
-            size: self.int(6, "size")?,
-            mode: self.word(7, "mode")?,
-            mtime: self.int(8, "mtime")?,
-            mtimens: match self.value(9)? {
-                ValueRef::Null => None,
-                _ => Some(self.int(9, "mtimens")?),
-            },
-            flags: self.word(10, "flags")?,
-            name: self
-                .bytes(NAME_AT, "name")?
-                .ok_or_else(|| self.bad(NAME_AT, "name"))?
-                .to_vec(),
-            symlink: self.bytes(12, "symlink")?.unwrap_or_default().to_vec(),
-            uid: self.word(13, "uid")?,
-            gid: self.word(14, "gid")?,
-            xattr: self.bytes(15, "xattr")?.map(<[u8]>::to_vec),
-        })
-    }
-
-    fn value(&self, at: usize) -> Result<ValueRef<'_>, ColumnError> {
-        column(self.db, self.row, at).map_err(ColumnError::Database)
-    }
-
-    fn int(&self, at: usize, name: &'static str) -> Result<i64, ColumnError> {
-        match self.value(at)? {
-            ValueRef::Integer(n) => Ok(n),
-            _ => Err(self.bad(at, name)),
-        }
-    }
-
-    fn word(&self, at: usize, name: &'static str) -> Result<u32, ColumnError> {
-        u32::try_from(self.int(at, name)?).map_err(|_| self.bad(at, name))
-    }
-
-    fn bytes(&self, at: usize, name: &'static str) -> Result<Option<&[u8]>, ColumnError> {
-        match self.value(at)? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(Some(bytes)),
-            _ => Err(self.bad(at, name)),
-        }
-    }
-
-    fn bad(&self, at: usize, column: &'static str) -> ColumnError {
-        let found = self.row.get_ref(at).map(describe).unwrap_or_default();
-        ColumnError::Value(RowProblem::Column { column, found })
-    }
-}
-
-fn column<'a>(
-    db: &Database,
-    row: &'a rusqlite::Row<'_>,
-    at: usize,
-) -> Result<ValueRef<'a>, DatabaseError> {
-    row.get_ref(at).map_err(|e| db.sql("read rows", e))
 }

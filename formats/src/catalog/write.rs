@@ -277,6 +277,7 @@ impl CatalogWriter {
         db.commit()?;
         let file = db.file().to_path_buf();
         if compact || free_pages_are_many(&db)? {
+            db.quick_check()?;
             db.compact()?;
         } else {
             db.close()?;
@@ -322,6 +323,8 @@ impl CatalogWriter {
         if i128::from(unused) * 100 <= i128::from(highest) * i128::from(MAX_UNUSED_ROWIDS_PERCENT) {
             return Ok(false);
         }
+        // the pages of a damaged file can be read in circles
+        db.quick_check()?;
         let (mut last, mut next) = (i64::MIN, 1);
         loop {
             const SQL: &str = "SELECT rowid FROM catalog WHERE rowid > ?1 ORDER BY rowid LIMIT ?2";

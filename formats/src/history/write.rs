@@ -223,6 +223,7 @@ impl HistoryWriter {
         db.commit()?;
         let file = db.file().to_path_buf();
         if db.integer("measure", "PRAGMA freelist_count", [])? > 0 {
+            db.quick_check()?;
             db.compact()?;
         } else {
             db.close()?;

@@ -40,8 +40,10 @@ fn write(at: &Path, revision: usize) {
         size: 16384,
     };
     writer.put_nested(&nested).unwrap();
-    let mut counters = Counters::default();
-    counters.self_ = writer.recount_self().unwrap();
+    let counters = Counters {
+        self_: writer.recount_self().unwrap(),
+        ..Counters::default()
+    };
     writer.set_counters(&counters).unwrap();
     writer
         .finish(Stamp {

@@ -248,7 +248,7 @@ fn counters_and_references() {
         catalog.nested_at(&nested.path).unwrap(),
         Some(nested.clone())
     );
-    assert_eq!(catalog.bind_mountpoints().unwrap(), [bound.clone()]);
+    assert_eq!(catalog.bind_mountpoints().unwrap().first(), Some(&bound));
     drop(catalog);
     let mut writer = CatalogWriter::open_update(&at).unwrap();
     assert!(writer.remove_nested(&nested.path).unwrap());
