@@ -1,1 +1,42 @@
-//! commit
+//! A change set in, a visible revision out.
+//!
+//! In reading order: the straight way ([`publish`]) and its durable states ([`txn`]); what a
+//! publisher has to offer ([`publisher`]) and the one that is built in ([`stratum0`]); how changes
+//! become catalogs ([`catalogs`]), what of them is published at all ([`policy`]) and what collides
+//! ([`conflicts`]); a look ahead ([`preview`]); where a repository keeps its things ([`home`]), and
+//! the verbs that make, mend and end one.
+//!
+//! Nothing here knows of a mount, of a daemon or of the network; nothing prints, and the time comes
+//! in as a parameter.
+
+#![forbid(unsafe_code)]
+
+pub mod publish;
+pub mod txn;
+
+pub mod publisher;
+pub mod stratum0;
+
+pub mod catalogs;
+pub mod conflicts;
+pub mod policy;
+
+pub mod home;
+pub mod mkfs;
+pub mod records;
+
+mod content;
+mod objects;
+mod timespan;
+
+pub use conflicts::{Conflict, ConflictKind, Conflicts};
+pub use content::ContentError;
+pub use home::{HomeError, RepoHome};
+pub use mkfs::{MkfsError, NewRepository, mkfs};
+pub use objects::ObjectsError;
+pub use publish::{
+    CommitError, NoProgress, OnConflict, Outcome, Progress, Request, Resumed, Seconds, Step,
+    Visible, publish, resume,
+};
+pub use publisher::{Lease, NewRevision, Publisher, PublisherError};
+pub use stratum0::Stratum0;

@@ -1,0 +1,189 @@
+//! The objects of a change set, brought into the publisher's storage before anything is locked.
+//!
+//! An object that is there already is not looked at again; one that is nowhere stops the commit.
+//! Nothing here syncs: a publisher does that once.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use formats::changeset::{ChangeSet, Op};
+use formats::object::ObjectName;
+use formats::path::RepoPath;
+use store::{ObjectStore, StoreError, Stored};
+
+use crate::publish::{Progress, Step};
+
+/// Threads that link or copy objects: the work is system calls, a few overlap well.
+const WORKERS_MAX: usize = 8;
+/// How often progress is told, in objects.
+const PROGRESS_EVERY: usize = 256;
+
+/// Why the objects could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectsError {
+    /// A file whose bytes are not sealed.
+    #[error("{0} has no content yet; wait until it is sealed, and try again")]
+    Unsealed(RepoPath),
+    /// An object that neither the stage nor the storage has.
+    #[error("{path} needs object {name}, which is neither staged nor published any more; write the file again")]
+    Missing {
+        /// A file that needs it.
+        path: RepoPath,
+        /// The object.
+        name: ObjectName,
+    },
+    /// An object could not be stored.
+    #[error("cannot store object {name}, which {path} needs")]
+    Store {
+        /// A file that needs it.
+        path: RepoPath,
+        /// The object.
+        name: ObjectName,
+        /// Why.
+        source: StoreError,
+    },
+}
+
+/// What storing did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StoredObjects {
+    pub(crate) new: u64,
+    pub(crate) reused: u64,
+    /// Bytes of the new ones, as stored.
+    pub(crate) bytes: u64,
+}
+
+/// Every object that the change set's files need, once, and the change that needs it.
+fn needed(change_set: &ChangeSet) -> Result<Vec<(ObjectName, usize)>, ObjectsError> {
+    let mut names = Vec::new();
+    for (at, change) in change_set.changes.iter().enumerate() {
+        let Op::Put { entry, .. } = &change.op else {
+            continue;
+        };
+        let Some(file) = entry.regular() else {
+            continue;
+        };
+        for name in file.content.objects() {
+            if name.hash.is_null() {
+                return Err(ObjectsError::Unsealed(change.path.clone()));
+            }
+            if !file.external {
+                names.push((name, at));
+            }
+        }
+    }
+    names.sort_unstable();
+    names.dedup_by_key(|(name, _)| *name);
+    Ok(names)
+}
+
+/// Brings the objects of `change_set` from `staged` into `storage`.
+pub(crate) fn store_all(
+    change_set: &ChangeSet,
+    staged: &dyn ObjectStore,
+    storage: &dyn ObjectStore,
+    progress: &dyn Progress,
+) -> Result<StoredObjects, ObjectsError> {
+    let names = needed(change_set)?;
+    let total = names.len() as u64;
+    let next = AtomicUsize::new(0);
+    let (new, reused, bytes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    let failed: Mutex<Option<ObjectsError>> = Mutex::new(None);
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some((name, change)) = names.get(at) else {
+                return;
+            };
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            match store_one(name, staged, storage) {
+                Ok(Some(size)) => {
+                    new.fetch_add(1, Ordering::Relaxed);
+                    bytes.fetch_add(size, Ordering::Relaxed);
+                }
+                Ok(None) => {
+                    reused.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(source) => {
+                    stop.store(true, Ordering::Relaxed);
+                    let path = change_set.changes[*change].path.clone();
+                    let error = if source.is_not_found() {
+                        ObjectsError::Missing { path, name: *name }
+                    } else {
+                        ObjectsError::Store {
+                            path,
+                            name: *name,
+                            source,
+                        }
+                    };
+                    // the first failure is the one that is told
+                    let mut failed = failed.lock().unwrap_or_else(|e| e.into_inner());
+                    failed.get_or_insert(error);
+                    return;
+                }
+            }
+            if at % PROGRESS_EVERY == 0 {
+                progress.step(Step::Store, at as u64, total);
+            }
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    if names.len() <= PROGRESS_EVERY || workers == 1 {
+        work();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 0..workers.min(WORKERS_MAX) {
+                scope.spawn(work);
+            }
+        });
+    }
+    progress.step(Step::Store, total, total);
+    if let Some(error) = failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        return Err(error);
+    }
+    Ok(StoredObjects {
+        new: new.into_inner(),
+        reused: reused.into_inner(),
+        bytes: bytes.into_inner(),
+    })
+}
+
+/// The stored size of an object that is new; none for one that was there.
+fn store_one(
+    name: &ObjectName,
+    staged: &dyn ObjectStore,
+    storage: &dyn ObjectStore,
+) -> Result<Option<u64>, StoreError> {
+    if storage.has(name)? {
+        return Ok(None);
+    }
+    match store::transfer(staged, storage, name, false)? {
+        Stored::New => Ok(Some(staged.stored_size(name)?.unwrap_or_default())),
+        Stored::Present => Ok(None),
+    }
+}
+
+/// Looks once more whether every object is there: a garbage collection may have come in between.
+pub(crate) fn recheck(
+    change_set: &ChangeSet,
+    storage: &dyn ObjectStore,
+) -> Result<(), ObjectsError> {
+    for (name, change) in needed(change_set)? {
+        let path = || change_set.changes[change].path.clone();
+        match storage.has(&name) {
+            Ok(true) => {}
+            Ok(false) => return Err(ObjectsError::Missing { path: path(), name }),
+            Err(source) => {
+                return Err(ObjectsError::Store {
+                    path: path(),
+                    name,
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}

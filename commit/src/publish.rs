@@ -1,0 +1,569 @@
+//! The straight way from a frozen change set to a visible revision.
+//!
+//! ```text
+//! frozen      the transaction is recorded
+//! stored      every object lies in the publisher's storage
+//! leased      other publishers are kept out; the base is the newest revision, read after that
+//!             (conflicts, catalogs)
+//! submitted   nothing but the last step is left
+//! visible     the manifest names the new root catalog
+//! ```
+//!
+//! A failure before the last step leaves nothing visible, and the change set can be published again.
+//! What the stage does about it is the caller's affair: it retires the snapshot once it is visible,
+//! and thaws it otherwise.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use formats::changeset::ChangeSet;
+use formats::hash::Hash;
+use formats::history::{TagNameError, check_tag_name};
+use formats::path::RepoPath;
+use formats::server_conf::Params;
+use serde::{Deserialize, Serialize};
+use store::{ObjectStore, RepoError};
+
+use crate::catalogs::{CatalogsError, LimitExceeded, Plan, Wish};
+use crate::conflicts::{self, Conflicts};
+use crate::objects::{self, ObjectsError, StoredObjects};
+use crate::policy::{self, DroppedXattr};
+use crate::publisher::{Lease, NewRevision, Publisher, PublisherError};
+use crate::txn::{self, State, Txn, TxnError};
+
+/// New bytes from which on the storage is synced before the lease too, so that the sync under the
+/// lease finds little to do.
+const SYNC_EARLY_BYTES: u64 = 64 << 20;
+
+/// What to publish, and how.
+#[derive(Clone)]
+pub struct Request {
+    /// The changes.
+    pub change_set: ChangeSet,
+    /// The stage's id of the frozen snapshot: recorded, so that it can be retired after a crash.
+    pub snapshot: u64,
+    /// Where the objects lie that the change set's files need and that are not published yet.
+    pub objects: Arc<dyn ObjectStore>,
+    /// A tag to set on the new revision.
+    pub tag: Option<String>,
+    /// The tag's description.
+    pub message: String,
+    /// Make a revision even if nothing changes.
+    pub allow_empty: bool,
+    /// What to do about paths that another publisher changed as well.
+    pub on_conflict: OnConflict,
+    /// What time it is.
+    pub clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("repo", &self.change_set.repo)
+            .field("changes", &self.change_set.changes.len())
+            .field("snapshot", &self.snapshot)
+            .field("tag", &self.tag)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What to do about paths that another publisher changed as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// Refuse the commit and name them.
+    #[default]
+    Fail,
+    /// Ours replace theirs; directories that they removed are made again.
+    Ours,
+}
+
+/// Which part of a commit is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Objects go into the storage.
+    Store,
+    /// Catalogs are written.
+    Catalogs,
+    /// Tags, reflog and manifest.
+    Submit,
+}
+
+/// Told how far a commit has come. Called from several threads.
+pub trait Progress: Send + Sync {
+    /// `done` of `total`.
+    fn step(&self, step: Step, done: u64, total: u64);
+}
+
+/// Tells nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn step(&self, _: Step, _: u64, _: u64) {}
+}
+
+/// How a commit ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// There is a new revision.
+    Visible(Box<Visible>),
+    /// Everything staged is published as it is: no revision was made.
+    Nothing,
+}
+
+/// A new revision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Visible {
+    /// Its number.
+    pub revision: u64,
+    /// Its root catalog.
+    pub root_hash: Hash,
+    /// The root catalog it replaced.
+    pub previous_root_hash: Hash,
+    /// The tag that was asked for.
+    pub tag: Option<String>,
+    /// Files, links and special files added or changed.
+    pub files: u64,
+    /// Directories added or changed.
+    pub directories: u64,
+    /// Entries removed, each with everything below it.
+    pub removed: u64,
+    /// Bytes of those files, uncompressed.
+    pub bytes_raw: u64,
+    /// Objects that were not in the storage.
+    pub objects_new: u64,
+    /// Objects that were.
+    pub objects_reused: u64,
+    /// Bytes of the new objects, catalogs included.
+    pub bytes_stored: u64,
+    /// Catalogs written.
+    pub catalogs: u64,
+    /// Markers that were made.
+    pub generated: Vec<RepoPath>,
+    /// Hard-link groups that were broken up: the names of each.
+    pub broken_links: Vec<Vec<RepoPath>>,
+    /// Special files that the repository does not keep.
+    pub special_skipped: Vec<RepoPath>,
+    /// Limits that are exceeded, and not enforced.
+    pub warnings: Vec<LimitExceeded>,
+    /// Extended attributes that are not published.
+    pub dropped_xattrs: Vec<DroppedXattr>,
+    /// For how long the whitelist was still valid.
+    pub whitelist_left: Duration,
+    /// Where the time went.
+    pub seconds: Seconds,
+}
+
+/// Where the time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seconds {
+    /// Storing objects.
+    pub store: f64,
+    /// The lease.
+    pub lease_held: f64,
+    /// Making catalogs, within the lease.
+    pub catalogs: f64,
+    /// From the first step to the last.
+    pub total: f64,
+}
+
+/// Why nothing was published.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The change set is another repository's.
+    #[error("the changes are for {found}, not for {repo}")]
+    WrongRepository {
+        /// The publisher's.
+        repo: String,
+        /// The change set's.
+        found: String,
+    },
+    /// A tag that cannot be.
+    #[error(transparent)]
+    TagName(#[from] TagNameError),
+    /// Another publisher changed the same paths.
+    #[error("{} collide with revision {revision} of {repo}", count(.conflicts))]
+    Conflicts {
+        /// Which repository.
+        repo: String,
+        /// The newest revision.
+        revision: u64,
+        /// What collides.
+        conflicts: Conflicts,
+    },
+    /// Limits that are enforced.
+    #[error("{} of {repo} exceeded: {}", limits_text(.exceeded), .exceeded.first().map(ToString::to_string).unwrap_or_default())]
+    Limits {
+        /// Which repository.
+        repo: String,
+        /// Which.
+        exceeded: Vec<LimitExceeded>,
+    },
+    /// Objects.
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
+    /// Catalogs.
+    #[error(transparent)]
+    Catalogs(#[from] CatalogsError),
+    /// Published catalogs that conflicts are looked for in.
+    #[error("cannot compare with the newest revision of {repo}")]
+    Compare {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: RepoError,
+    },
+    /// The publisher.
+    #[error(transparent)]
+    Publisher(#[from] PublisherError),
+    /// The commit's own record.
+    #[error(transparent)]
+    Txn(#[from] TxnError),
+}
+
+fn count(conflicts: &Conflicts) -> String {
+    match conflicts.named.len() as u64 + conflicts.more {
+        1 => "1 path".to_owned(),
+        n => format!("{n} paths"),
+    }
+}
+
+fn limits_text(exceeded: &[LimitExceeded]) -> String {
+    match exceeded.len() {
+        1 => "a limit".to_owned(),
+        n => format!("{n} limits"),
+    }
+}
+
+/// Publishes a change set. `txn_dir` keeps the state of this commit; once the outcome is visible and
+/// the stage retired, [`crate::txn::clear`] ends it.
+///
+/// # Errors
+/// [`CommitError`]; then nothing is visible.
+pub fn publish(
+    request: &Request,
+    publisher: &dyn Publisher,
+    txn_dir: &Path,
+    progress: &dyn Progress,
+) -> Result<Outcome, CommitError> {
+    let begun = Instant::now();
+    if request.change_set.repo != publisher.name() {
+        return Err(CommitError::WrongRepository {
+            repo: publisher.name().to_owned(),
+            found: request.change_set.repo.clone(),
+        });
+    }
+    if let Some(tag) = &request.tag {
+        check_tag_name(tag)?;
+    }
+    let txn = Txn::begin(txn_dir, publisher.name(), request.snapshot)?;
+    let commit = Commit {
+        request,
+        publisher,
+        progress,
+        txn: &txn,
+        begun,
+    };
+    let outcome = commit.run();
+    match &outcome {
+        Ok(Outcome::Visible(_)) => txn.drop_work()?,
+        // after the last step failed, only the world knows
+        Ok(Outcome::Nothing) => txn.abandon()?,
+        Err(_) => commit.give_up()?,
+    }
+    outcome
+}
+
+struct Commit<'a> {
+    request: &'a Request,
+    publisher: &'a dyn Publisher,
+    progress: &'a dyn Progress,
+    txn: &'a Txn,
+    begun: Instant,
+}
+
+impl Commit<'_> {
+    fn now(&self) -> SystemTime {
+        (self.request.clock)()
+    }
+
+    fn run(&self) -> Result<Outcome, CommitError> {
+        let params = self.publisher.params()?;
+        // an expired whitelist is better known before gigabytes are stored
+        let (head, _) = self.publisher.head(self.now())?;
+        self.check_limits(&params, &head)?;
+
+        let begun = Instant::now();
+        let stored = self.store(&params)?;
+        let store_seconds = begun.elapsed().as_secs_f64();
+        self.txn.set(State::Stored)?;
+        fail_at("commit::stored")?;
+
+        let leased = Instant::now();
+        let lease = self
+            .publisher
+            .lease(&self.request.change_set.targets, self.now())?;
+        self.txn.set(State::Leased)?;
+        fail_at("commit::leased")?;
+        let seconds = Seconds {
+            store: store_seconds,
+            ..Seconds::default()
+        };
+        self.under_lease(lease, leased, &params, stored, seconds)
+    }
+
+    /// Enforced limits are checked against what is published now, before anything is stored.
+    fn check_limits(&self, params: &Params, head: &store::Head) -> Result<(), CommitError> {
+        if !params.limits.enforce {
+            return Ok(());
+        }
+        let large: Vec<LimitExceeded> =
+            policy::oversized(params, &self.request.change_set).collect();
+        self.refuse(large)?;
+        let work = self.txn.work_dir("limits")?;
+        let wish = self.wish(params, self.now(), true);
+        let repository = self.publisher.repository();
+        let plan = Plan::of(repository, &head.manifest().root_catalog, &wish, &work)?;
+        self.refuse(plan.report.limits)
+    }
+
+    fn refuse(&self, exceeded: Vec<LimitExceeded>) -> Result<(), CommitError> {
+        if exceeded.is_empty() {
+            return Ok(());
+        }
+        Err(CommitError::Limits {
+            repo: self.publisher.name().to_owned(),
+            exceeded,
+        })
+    }
+
+    fn store(&self, _params: &Params) -> Result<StoredObjects, CommitError> {
+        let storage = self.publisher.storage().as_ref();
+        let stored = objects::store_all(
+            &self.request.change_set,
+            self.request.objects.as_ref(),
+            storage,
+            self.progress,
+        )?;
+        if stored.bytes >= SYNC_EARLY_BYTES {
+            storage.sync().map_err(|source| PublisherError::Storage {
+                repo: self.publisher.name().to_owned(),
+                what: "sync",
+                source,
+            })?;
+        }
+        Ok(stored)
+    }
+
+    fn wish<'w>(&'w self, params: &'w Params, now: SystemTime, remake: bool) -> Wish<'w> {
+        Wish {
+            change_set: &self.request.change_set,
+            params,
+            staged: self.request.objects.as_ref(),
+            storage: self.publisher.storage().as_ref(),
+            remake_parents: remake,
+            now: seconds(now),
+        }
+    }
+
+    fn under_lease(
+        &self,
+        lease: Box<dyn Lease + '_>,
+        leased: Instant,
+        params: &Params,
+        stored: StoredObjects,
+        mut seconds_spent: Seconds,
+    ) -> Result<Outcome, CommitError> {
+        let now = self.now();
+        let manifest = lease.head().manifest().clone();
+        let whitelist_left = lease.head().whitelist().remaining(now).unwrap_or_default();
+        if let Some(tag) = &self.request.tag {
+            lease.check_tag(tag)?;
+        }
+        self.check_conflicts(&manifest.root_catalog, manifest.revision, params)?;
+
+        let begun = Instant::now();
+        let work = self.txn.work_dir("catalogs")?;
+        let remake = self.request.on_conflict == OnConflict::Ours;
+        let wish = self.wish(params, now, remake);
+        let repository = self.publisher.repository();
+        let plan = Plan::of(repository, &manifest.root_catalog, &wish, &work)?;
+        if plan.is_empty() && !self.request.allow_empty {
+            return Ok(Outcome::Nothing);
+        }
+        if params.limits.enforce {
+            self.refuse(plan.report.limits.clone())?;
+        }
+        let report = plan.report.clone();
+        let closed = plan.close(
+            self.publisher.storage().as_ref(),
+            seconds(now),
+            manifest.revision.saturating_add(1),
+            &mut |done, total| self.progress.step(Step::Catalogs, done, total),
+        )?;
+        seconds_spent.catalogs = begun.elapsed().as_secs_f64();
+        fail_at("commit::catalogs")?;
+        if params.garbage_collection {
+            objects::recheck(&self.request.change_set, self.publisher.storage().as_ref())?;
+        }
+
+        let revision = NewRevision {
+            root_hash: closed.root,
+            root_bytes: closed.root_bytes,
+            revision: closed.revision,
+            previous_root: manifest.root_catalog,
+            timestamp: seconds(now),
+            ttl_seconds: params.ttl_seconds,
+            tag: self.request.tag.clone(),
+            message: self.request.message.clone(),
+        };
+        let new_catalogs = closed.catalogs.iter().filter(|catalog| catalog.is_new);
+        let mut visible = Box::new(Visible {
+            revision: revision.revision,
+            root_hash: revision.root_hash,
+            previous_root_hash: revision.previous_root,
+            tag: revision.tag.clone(),
+            files: report.files,
+            directories: report.directories,
+            removed: report.removed,
+            bytes_raw: report.bytes_raw,
+            objects_new: stored.new,
+            objects_reused: stored.reused,
+            bytes_stored: stored.bytes + new_catalogs.map(|c| c.stored_bytes).sum::<u64>(),
+            catalogs: closed.catalogs.len() as u64,
+            generated: report.generated,
+            broken_links: report.broken_links,
+            special_skipped: report.special_skipped,
+            warnings: report.limits,
+            dropped_xattrs: report.dropped_xattrs,
+            whitelist_left,
+            seconds: seconds_spent,
+        });
+        self.progress.step(Step::Submit, 0, 1);
+        let record_in = |revision: &NewRevision, report: Box<Visible>| {
+            self.txn.set(State::Submitted {
+                revision: revision.clone(),
+                report,
+            })
+        };
+        let submitted = lease.submit(revision.clone(), now, &mut |revision| {
+            record_in(revision, visible.clone())
+        });
+        if let Err(error) = submitted {
+            // the last step may have worked although it reported a failure
+            let may_be_visible = matches!(
+                txn::find(self.txn.dir())?.map(|found| found.state),
+                Some(State::Submitted { .. })
+            );
+            if !(may_be_visible && self.publisher.landed(&revision, now)?) {
+                return Err(error.into());
+            }
+        }
+        visible.seconds.lease_held = leased.elapsed().as_secs_f64();
+        visible.seconds.total = self.begun.elapsed().as_secs_f64();
+        self.progress.step(Step::Submit, 1, 1);
+        fail_at("commit::visible")?;
+        self.txn.set(State::Visible {
+            report: visible.clone(),
+        })?;
+        Ok(Outcome::Visible(visible))
+    }
+
+    fn check_conflicts(
+        &self,
+        root: &Hash,
+        revision: u64,
+        params: &Params,
+    ) -> Result<(), CommitError> {
+        if self.request.on_conflict == OnConflict::Ours {
+            return Ok(());
+        }
+        let compare = |source| CommitError::Compare {
+            repo: self.publisher.name().to_owned(),
+            source,
+        };
+        let repository = self.publisher.repository();
+        let head = repository.revision(root).map_err(compare)?;
+        let conflicts = conflicts::find(repository, &head, params, &self.request.change_set)
+            .map_err(compare)?;
+        if conflicts.is_empty() {
+            return Ok(());
+        }
+        Err(CommitError::Conflicts {
+            repo: self.publisher.name().to_owned(),
+            revision,
+            conflicts,
+        })
+    }
+
+    /// After a failure: forgets the commit if nothing can have become visible.
+    fn give_up(&self) -> Result<(), TxnError> {
+        match txn::find(self.txn.dir())?.map(|found| found.state) {
+            // asked the world already, or cannot: a restart will ask again
+            Some(State::Submitted { .. } | State::Visible { .. }) => self.txn.drop_work(),
+            _ => self.txn.abandon(),
+        }
+    }
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    crate::stratum0::seconds(time).cast_signed()
+}
+
+/// What became of a commit that was interrupted.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resumed {
+    /// There was none.
+    None,
+    /// It was done: retire the snapshot, then [`crate::txn::clear`].
+    Done {
+        /// The stage's id of the snapshot.
+        snapshot: u64,
+        /// The revision.
+        visible: Box<Visible>,
+    },
+    /// It was not: thaw the snapshot. The record is cleared.
+    NotDone {
+        /// The stage's id of the snapshot.
+        snapshot: u64,
+    },
+}
+
+/// Finds out what became of an interrupted commit.
+///
+/// # Errors
+/// When the record or, where it is not enough, the published head cannot be read.
+pub fn resume(
+    txn_dir: &Path,
+    publisher: &dyn Publisher,
+    now: SystemTime,
+) -> Result<Resumed, CommitError> {
+    let Some(found) = txn::find(txn_dir)? else {
+        txn::clear(txn_dir)?;
+        return Ok(Resumed::None);
+    };
+    let snapshot = found.snapshot;
+    let visible = match found.state {
+        State::Visible { report } => Some(report),
+        State::Submitted { revision, report } => {
+            publisher.landed(&revision, now)?.then_some(report)
+        }
+        State::Frozen | State::Stored | State::Leased => None,
+    };
+    match visible {
+        Some(visible) => Ok(Resumed::Done { snapshot, visible }),
+        None => {
+            txn::clear(txn_dir)?;
+            Ok(Resumed::NotDone { snapshot })
+        }
+    }
+}
+
+/// A named place at which tests make a commit fail.
+fn fail_at(name: &'static str) -> Result<(), CommitError> {
+    fail::fail_point!(name, |_| Err(CommitError::Txn(TxnError::Injected(name))));
+    let _ = name;
+    Ok(())
+}

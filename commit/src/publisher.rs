@@ -1,0 +1,186 @@
+//! The seam between a commit and whoever makes it visible.
+//!
+//! A publisher stores objects ahead of time, grants a lease on the newest revision, and makes a new
+//! root catalog visible at one instant. How, with which locks and through which service, is its own
+//! affair; what is published is not.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use formats::hash::Hash;
+use formats::path::RepoPath;
+use formats::server_conf::Params;
+use serde::{Deserialize, Serialize};
+use store::{Head, ObjectStore, Repository};
+
+/// Why a publisher could not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum PublisherError {
+    /// Somebody else publishes.
+    #[error("{repo} is busy: {what}; try again when that is done")]
+    Busy {
+        /// Which repository.
+        repo: String,
+        /// What is going on.
+        what: String,
+    },
+    /// The repository's places: configuration, keys, storage.
+    #[error(transparent)]
+    Home(#[from] crate::home::HomeError),
+    /// The published head cannot be read or verified.
+    #[error("the published revision of {repo} cannot be used")]
+    Head {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: store::HeadError,
+    },
+    /// The head is good, but the whitelist ends too soon to publish.
+    #[error("the whitelist of {repo} has expired; renew it with `prepub resign {repo}`")]
+    WhitelistExpired {
+        /// Which repository.
+        repo: String,
+    },
+    /// An object or root file.
+    #[error("the storage of {repo}: cannot {what}")]
+    Storage {
+        /// Which repository.
+        repo: String,
+        /// What was done.
+        what: &'static str,
+        /// Why.
+        source: store::StoreError,
+    },
+    /// The tags.
+    #[error("the tags of {repo}")]
+    Tags {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: formats::history::HistoryError,
+    },
+    /// A tag that cannot be set.
+    #[error("the tag {name:?} exists already, on revision {revision}; choose another name, or remove it with `prepub tag remove`")]
+    TagExists {
+        /// Its name.
+        name: String,
+        /// What it points at.
+        revision: u64,
+    },
+    /// The reflog.
+    #[error("the reflog of {repo}")]
+    Reflog {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: crate::records::RecordsError,
+    },
+    /// Signing.
+    #[error("cannot sign for {repo}")]
+    Sign {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: formats::trust::TrustError,
+    },
+    /// The manifest that would be published cannot be.
+    #[error("the new manifest of {repo}")]
+    Manifest {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: formats::manifest::ManifestError,
+    },
+    /// The caller's own record could not be written.
+    #[error("cannot record the progress of the commit")]
+    Record(#[source] crate::txn::TxnError),
+}
+
+/// A new root catalog, stored and ready to become visible.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewRevision {
+    /// The root catalog.
+    pub root_hash: Hash,
+    /// The length of its file.
+    pub root_bytes: u64,
+    /// Its revision number.
+    pub revision: u64,
+    /// The root catalog it was made from.
+    pub previous_root: Hash,
+    /// Its `last_modified`.
+    pub timestamp: i64,
+    /// How long clients may go without looking again.
+    pub ttl_seconds: u64,
+    /// A tag to set on it.
+    pub tag: Option<String>,
+    /// The tag's description.
+    pub message: String,
+}
+
+/// Who makes revisions visible.
+pub trait Publisher: Send + Sync {
+    /// The repository's name.
+    fn name(&self) -> &str;
+
+    /// Reads what is published, verified.
+    fn repository(&self) -> &Arc<Repository>;
+
+    /// The parameters, read afresh.
+    ///
+    /// # Errors
+    /// When the configuration cannot be read or makes no sense.
+    fn params(&self) -> Result<Params, PublisherError>;
+
+    /// Where objects go before the lease.
+    fn storage(&self) -> &Arc<dyn ObjectStore>;
+
+    /// The published head, verified, and for how long its whitelist is valid.
+    ///
+    /// # Errors
+    /// When it cannot be verified, or its whitelist has expired.
+    fn head(&self, now: SystemTime) -> Result<(Head, Duration), PublisherError>;
+
+    /// Keeps all other publishers out, from now until the lease is dropped.
+    ///
+    /// # Errors
+    /// [`PublisherError::Busy`] at once if another publisher is at work.
+    fn lease<'a>(
+        &'a self,
+        targets: &[RepoPath],
+        now: SystemTime,
+    ) -> Result<Box<dyn Lease + 'a>, PublisherError>;
+
+    /// True if `revision` is the published one, or one that the published one was built on.
+    ///
+    /// # Errors
+    /// When the published revision cannot be read.
+    fn landed(&self, revision: &NewRevision, now: SystemTime) -> Result<bool, PublisherError>;
+}
+
+/// A called-back record of what is about to become visible.
+pub type Record<'r> = &'r mut dyn FnMut(&NewRevision) -> Result<(), crate::txn::TxnError>;
+
+/// The right to publish, until dropped.
+pub trait Lease {
+    /// The newest revision, read after the lease was granted.
+    fn head(&self) -> &Head;
+
+    /// Checks what can be checked of a tag before anything is made.
+    ///
+    /// # Errors
+    /// [`PublisherError::TagExists`].
+    fn check_tag(&self, name: &str) -> Result<(), PublisherError>;
+
+    /// Makes a revision visible. `record` is called once nothing but the last step is left; the
+    /// revision is visible at some instant after that.
+    ///
+    /// # Errors
+    /// Before the last step nothing is visible. If the last step itself fails, ask
+    /// [`Publisher::landed`].
+    fn submit(
+        self: Box<Self>,
+        revision: NewRevision,
+        now: SystemTime,
+        record: Record<'_>,
+    ) -> Result<NewRevision, PublisherError>;
+}
