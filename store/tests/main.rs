@@ -1,0 +1,12 @@
+//! The store crate through its public face: one binary, so that it links once.
+
+mod support;
+
+mod content;
+mod damage;
+mod dir;
+mod golden;
+mod http;
+mod revision;
+mod suite;
+mod tiny;
