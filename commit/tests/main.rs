@@ -1,0 +1,5 @@
+//! What a commit promises, seen from outside.
+
+mod support;
+
+mod publish;

@@ -1,0 +1,34 @@
+//! The straight way: a change set in, a visible revision out.
+
+use crate::support::changes::path;
+use crate::support::repo::Repo;
+
+#[test]
+fn a_new_directory_with_files() {
+    let repo = Repo::new();
+    let first = *repo.head().root_hash();
+    let visible = repo.publish(
+        repo.changes()
+            .dir("/software")
+            .file("/software/hello.txt", b"hello\n")
+            .symlink("/software/link", "hello.txt")
+            .dir("/software/empty")
+            .done(),
+    );
+    assert_eq!(visible.revision, 2);
+    assert_eq!(visible.previous_root_hash, first);
+    assert_eq!((visible.files, visible.directories), (2, 2));
+    assert_eq!((visible.objects_new, visible.objects_reused), (1, 0));
+
+    let head = repo.head();
+    assert_eq!(*head.root_hash(), visible.root_hash);
+    let names: Vec<Vec<u8>> = head
+        .list(&path("/software"))
+        .unwrap()
+        .into_iter()
+        .map(|row| row.name)
+        .collect();
+    assert_eq!(names, [&b"empty"[..], b"hello.txt", b"link"]);
+    let software = head.lookup(&path("/software")).unwrap().unwrap();
+    assert_eq!(software.linkcount, 3);
+}

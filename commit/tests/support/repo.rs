@@ -1,0 +1,137 @@
+//! A repository of its own for one test.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use commit::{
+    CommitError, NewRepository, NoProgress, OnConflict, Outcome, Publisher, Request, Stratum0,
+    Visible,
+};
+use formats::changeset::ChangeSet;
+use formats::hash::Algorithm;
+use formats::object::Compression;
+use formats::server_conf::Params;
+use store::{MemoryStore, ObjectStore, Revision};
+use tempfile::TempDir;
+
+use super::changes::Changes;
+
+/// The first instant of every test's clock: 2026-01-01.
+const BEGIN: u64 = 1_767_225_600;
+
+/// A fresh repository, its publisher and its stage's objects.
+pub struct Repo {
+    pub dir: TempDir,
+    pub publisher: Stratum0,
+    pub staged: Arc<dyn ObjectStore>,
+    pub clock: Arc<AtomicU64>,
+}
+
+impl Repo {
+    pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With other lines of `server.conf`.
+    pub fn with(settings: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let wanted = NewRepository {
+            name: "test.example.org".to_owned(),
+            storage: None,
+            keys: None,
+            algorithm: Algorithm::Sha1,
+            compression: Compression::Zlib,
+            uid: 0,
+            gid: 0,
+            url: "http://127.0.0.1:8330/cvmfs/test.example.org".to_owned(),
+            settings,
+        };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN);
+        let home = commit::mkfs(dir.path(), &wanted, now).unwrap();
+        let publisher = Stratum0::open(home, &dir.path().join("cache")).unwrap();
+        std::fs::create_dir(dir.path().join("txn")).unwrap();
+        Self {
+            dir,
+            publisher,
+            staged: Arc::new(MemoryStore::new()),
+            clock: Arc::new(AtomicU64::new(BEGIN)),
+        }
+    }
+
+    pub fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.clock.load(Ordering::Relaxed))
+    }
+
+    pub fn txn_dir(&self) -> PathBuf {
+        self.dir.path().join("txn")
+    }
+
+    pub fn params(&self) -> Params {
+        self.publisher.params().unwrap()
+    }
+
+    /// The newest revision.
+    pub fn head(&self) -> Arc<Revision> {
+        let (head, _) = self.publisher.head(self.now()).unwrap();
+        self.publisher.repository().revision_of(&head).unwrap()
+    }
+
+    /// A change set upon the newest revision.
+    pub fn changes(&self) -> Changes {
+        self.changes_on(self.head())
+    }
+
+    pub fn changes_on(&self, base: Arc<Revision>) -> Changes {
+        Changes::new(
+            self.publisher.name(),
+            base,
+            self.staged.clone(),
+            self.params(),
+        )
+    }
+
+    pub fn request(&self, change_set: ChangeSet) -> Request {
+        let clock = self.clock.clone();
+        Request {
+            change_set,
+            snapshot: 1,
+            objects: self.staged.clone(),
+            tag: None,
+            message: String::new(),
+            allow_empty: false,
+            on_conflict: OnConflict::Fail,
+            clock: Arc::new(move || {
+                SystemTime::UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::Relaxed))
+            }),
+        }
+    }
+
+    /// Publishes, an hour after the last time.
+    pub fn try_publish(&self, request: &Request) -> Result<Outcome, CommitError> {
+        self.clock.fetch_add(3600, Ordering::Relaxed);
+        let outcome =
+            commit::publish(request, &self.publisher, &self.txn_dir(), &NoProgress)?;
+        commit::txn::clear(&self.txn_dir()).unwrap();
+        Ok(outcome)
+    }
+
+    /// Publishes what has to become visible.
+    pub fn publish(&self, change_set: ChangeSet) -> Visible {
+        match self.try_publish(&self.request(change_set)).unwrap() {
+            Outcome::Visible(visible) => *visible,
+            Outcome::Nothing => panic!("nothing was published"),
+        }
+    }
+
+    /// Publishes what must make no revision.
+    pub fn publish_nothing(&self, change_set: ChangeSet) {
+        let outcome = self.try_publish(&self.request(change_set)).unwrap();
+        assert_eq!(outcome, Outcome::Nothing);
+    }
+}
