@@ -3,6 +3,7 @@
 //! Tests that need `/dev/fuse`, root or the official CVMFS tools say so plainly when they skip.
 
 mod crash;
+mod faults;
 mod golden;
 mod official;
 mod publish;

@@ -1,0 +1,449 @@
+//! Bad input and faults, met through the program: a clear error that says what to do, a fitting
+//! exit code, nothing lost.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use formats::{Hash, ObjectKind, ObjectName};
+
+use crate::support::golden::manifest_field;
+use crate::support::{REPO, Sandbox, can_mount, is_root, skip_unless, write};
+
+#[test]
+fn names_of_any_bytes_and_any_length() {
+    let Some(mut sandbox) = Sandbox::mounted() else {
+        return;
+    };
+    let root = sandbox.root();
+    let mut names: Vec<Vec<u8>> = vec![vec![b'n'; 255], b"\xff\xfe".to_vec(), b" ".to_vec()];
+    names.push(b"new\nline \\ \"quote\" $(VAR) *?[x]".to_vec());
+    names.push((1..=255).filter(|b| *b != b'/').collect::<Vec<u8>>()[..254].to_vec());
+    names.push(b".wh.not-a-whiteout".to_vec());
+    names.push("ümläut-日本".as_bytes().to_vec());
+    for name in &names {
+        fs::write(root.join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    let long = fs::write(root.join("x".repeat(256)), "").unwrap_err();
+    assert_eq!(long.kind(), std::io::ErrorKind::InvalidFilename);
+
+    // a path at PATH_MAX: made from within, for no call takes it whole
+    let mut deep = PathBuf::new();
+    while deep.as_os_str().len() + 201 < 4000 {
+        deep.push("d".repeat(200));
+    }
+    fs::create_dir_all(root.join(&deep)).unwrap();
+    fs::write(root.join(&deep).join("file"), "deep").unwrap();
+
+    sandbox.ok(["commit", REPO]);
+    sandbox.check();
+    sandbox.unmount();
+    sandbox.mount();
+    for name in &names {
+        assert_eq!(&fs::read(root.join(OsStr::from_bytes(name))).unwrap(), name);
+    }
+    assert_eq!(fs::read(root.join(&deep).join("file")).unwrap(), b"deep");
+}
+
+#[test]
+fn a_large_sparse_file() {
+    let Some(sandbox) = Sandbox::mounted() else {
+        return;
+    };
+    let path = sandbox.root().join("sparse");
+    let file = fs::File::create(&path).unwrap();
+    let size = 20_u64 << 30;
+    file.set_len(size).unwrap();
+    file.write_all_at(b"in the middle", size / 2).unwrap();
+    drop(file);
+    let outcome = sandbox.json(["commit", REPO]);
+    assert_eq!(outcome["bytes_raw"].as_u64().unwrap(), size);
+    assert!(
+        outcome["bytes_stored"].as_u64().unwrap() < 1 << 20,
+        "{outcome}"
+    );
+    let mut read = [0; 13];
+    fs::File::open(&path)
+        .unwrap()
+        .read_exact_at(&mut read, size / 2)
+        .unwrap();
+    assert_eq!(&read, b"in the middle");
+    sandbox.check();
+}
+
+#[test]
+fn two_writers_and_a_file_that_grows_while_it_is_sealed() {
+    let Some(sandbox) = Sandbox::mounted() else {
+        return;
+    };
+    let path = sandbox.root().join("file");
+    let mut one = fs::File::create(&path).unwrap();
+    let mut two = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    one.write_all(&[b'1'; 100_000]).unwrap();
+    two.seek(SeekFrom::Start(100_000)).unwrap();
+    two.write_all(&[b'2'; 100_000]).unwrap();
+    drop(one);
+    drop(two);
+    // appended to again and again, each time while the former state may be being sealed
+    let mut expected = [[b'1'; 100_000], [b'2'; 100_000]].concat();
+    for i in 0..50_u8 {
+        let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(&[i; 1000]).unwrap();
+        expected.extend([i; 1000]);
+    }
+    sandbox.ok(["commit", REPO]);
+    assert!(fs::read(&path).unwrap() == expected);
+    sandbox.check();
+}
+
+#[test]
+fn rename_over_an_open_file() {
+    let Some(sandbox) = Sandbox::mounted() else {
+        return;
+    };
+    let root = sandbox.root();
+    write(&root.join("old"), b"old content");
+    write(&root.join("new"), b"new content");
+    let open = fs::File::open(root.join("old")).unwrap();
+    fs::rename(root.join("new"), root.join("old")).unwrap();
+    let mut read = [0; 11];
+    open.read_exact_at(&mut read, 0).unwrap();
+    assert_eq!(&read, b"old content", "the open file keeps what it opened");
+    assert_eq!(fs::read(root.join("old")).unwrap(), b"new content");
+    assert!(!root.join("new").exists());
+}
+
+/// Overwrites an object of the published revision.
+fn spoil(sandbox: &Sandbox, name: &ObjectName, bytes: &[u8]) {
+    let path = sandbox.storage().join(name.storage_path());
+    assert!(path.exists(), "{name}");
+    fs::remove_file(&path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn root_catalog(sandbox: &Sandbox) -> ObjectName {
+    let manifest = fs::read(sandbox.storage().join(".cvmfspublished")).unwrap();
+    let hash: Hash = manifest_field(&manifest, b'C').unwrap().parse().unwrap();
+    ObjectName::new(hash, ObjectKind::Catalog)
+}
+
+/// Forgets what was read of the published tree, so that it is read again.
+fn forget(sandbox: &Sandbox) {
+    let cache = sandbox.state().join("stage").join(REPO).join("cache");
+    if cache.exists() {
+        fs::remove_dir_all(cache).unwrap();
+    }
+}
+
+#[test]
+fn a_corrupt_object_spoils_only_itself() {
+    let Some(mut sandbox) = Sandbox::mounted() else {
+        return;
+    };
+    write(&sandbox.root().join("good"), b"good");
+    write(&sandbox.root().join("bad"), b"bad");
+    sandbox.ok(["commit", REPO]);
+    sandbox.unmount();
+    forget(&sandbox);
+    let stored = formats::compress(formats::Compression::Zlib, b"bad");
+    let name = ObjectName::new(
+        Hash::of(formats::Algorithm::Sha1, &stored),
+        ObjectKind::Data,
+    );
+    spoil(&sandbox, &name, b"garbage");
+    sandbox.mount();
+    assert_eq!(fs::read(sandbox.root().join("good")).unwrap(), b"good");
+    let error = fs::read(sandbox.root().join("bad")).unwrap_err();
+    assert_eq!(
+        error.raw_os_error(),
+        Some(rustix::io::Errno::IO.raw_os_error())
+    );
+    assert!(
+        sandbox.log().contains(&name.to_string()),
+        "the log names the object"
+    );
+    let found = sandbox.run(["check", REPO, "--data"]);
+    assert_eq!(found.status.code(), Some(1));
+    let text = [found.stdout, found.stderr].concat();
+    assert!(String::from_utf8_lossy(&text).contains(&name.to_string()));
+    // and the rest goes on
+    write(&sandbox.root().join("more"), b"more");
+    sandbox.ok(["commit", REPO]);
+}
+
+#[test]
+fn a_repository_that_cannot_be_read_names_what_is_wrong() {
+    if skip_unless(can_mount(), "/dev/fuse") {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    sandbox.ok(["mkfs", REPO]);
+    sandbox.ok(["mkfs", "other.example.org"]);
+    let published = sandbox.storage().join(".cvmfspublished");
+    let manifest = fs::read(&published).unwrap();
+    let catalog = root_catalog(&sandbox);
+    let stored = fs::read(sandbox.storage().join(catalog.storage_path())).unwrap();
+
+    let mut forged = manifest.clone();
+    let at = forged.len() - 3;
+    forged[at] ^= 1;
+    for (what, bytes) in [
+        ("truncated", &manifest[..manifest.len() / 2]),
+        ("wrongly signed", &forged[..]),
+        ("empty", b""),
+    ] {
+        fs::write(&published, bytes).unwrap();
+        let message = sandbox.fails(1, ["check", REPO]);
+        assert!(message.contains(".cvmfspublished"), "{what}: {message}");
+    }
+    fs::write(&published, &manifest).unwrap();
+
+    fs::remove_dir_all(sandbox.state().join("stage")).ok();
+    spoil(&sandbox, &catalog, &stored[..stored.len() / 2]);
+    let message = sandbox.fails(1, ["check", REPO]);
+    assert!(message.contains(&catalog.to_string()), "{message}");
+
+    // the mount stays up for the other repository
+    let other = sandbox.mountpoint().join("other.example.org");
+    let mut command = sandbox.command(["mount".as_ref(), sandbox.mountpoint().as_os_str()]);
+    assert!(command.status().unwrap().success());
+    write(&other.join("file"), b"x");
+    sandbox.ok(["commit", "other.example.org"]);
+    sandbox.ok(["unmount".as_ref(), sandbox.mountpoint().as_os_str()]);
+    spoil(&sandbox, &catalog, &stored);
+    sandbox.mount();
+    write(&sandbox.root().join("file"), b"x");
+    sandbox.ok(["commit", REPO]);
+}
+
+#[test]
+fn an_expired_whitelist_stops_a_commit_and_resign_helps() {
+    let Some(sandbox) = Sandbox::mounted() else {
+        return;
+    };
+    write(&sandbox.root().join("file"), b"x");
+    let days = sandbox.json(["status", REPO])["repositories"][0]["whitelist_days"].clone();
+    assert!(
+        days.as_f64().is_some_and(|d| d > 28.0 && d < 31.0),
+        "{days}"
+    );
+    let whitelist = sandbox.storage().join(".cvmfswhitelist");
+    fs::remove_file(&whitelist).unwrap();
+    let message = sandbox.fails(1, ["commit", REPO]);
+    assert!(message.contains("whitelist"), "{message}");
+    assert_eq!(
+        fs::read(sandbox.root().join("file")).unwrap(),
+        b"x",
+        "the stage is intact"
+    );
+    sandbox.ok(["resign", REPO]);
+    sandbox.ok(["commit", REPO]);
+    sandbox.check();
+}
+
+/// A small filesystem of its own for a directory.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: &Path, megabytes: u32) -> Self {
+        fs::create_dir_all(at).unwrap();
+        let status = Command::new("mount")
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={megabytes}m"),
+                "prepub-test",
+            ])
+            .arg(at)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        Self(at.to_owned())
+    }
+
+    fn resize(&self, megabytes: u32) {
+        let status = Command::new("mount")
+            .args(["-o", &format!("remount,size={megabytes}m")])
+            .arg(&self.0)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_full_state_directory_is_enospc_to_the_writer() {
+    if skip_unless(can_mount() && is_root(), "root and /dev/fuse") {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    let small = Small::mount(&sandbox.state(), 96);
+    sandbox.ok(["mkfs", REPO]);
+    sandbox.mount();
+    write(&sandbox.root().join("before"), b"before");
+    let block = vec![7_u8; 1 << 20];
+    let mut written = Vec::new();
+    let error = loop {
+        let path = sandbox.root().join(format!("fill{}", written.len()));
+        match fs::write(&path, &block) {
+            Ok(()) => written.push(path),
+            Err(error) => break error,
+        }
+        assert!(written.len() < 200, "it never got full");
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(
+        fs::read(sandbox.root().join("before")).unwrap(),
+        b"before",
+        "reads go on"
+    );
+    // room comes back by removing, without anybody's help
+    for path in &written {
+        fs::remove_file(path).unwrap();
+    }
+    let _ = fs::remove_file(sandbox.root().join(format!("fill{}", written.len())));
+    write(&sandbox.root().join("after"), b"after");
+    small.resize(256);
+    sandbox.ok(["commit", REPO]);
+    sandbox.check();
+    sandbox.kill();
+    drop(small);
+}
+
+#[test]
+fn a_full_storage_refuses_the_commit_and_keeps_the_stage() {
+    if skip_unless(can_mount() && is_root(), "root and /dev/fuse") {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    let storage = sandbox.dir.path().join("storage");
+    let small = Small::mount(&storage, 4);
+    sandbox.ok([
+        "mkfs".as_ref(),
+        REPO.as_ref(),
+        "--storage".as_ref(),
+        storage.as_os_str(),
+    ]);
+    sandbox.mount();
+    let mut noise = vec![0; 16 << 20];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut random| std::io::Read::read_exact(&mut random, &mut noise))
+        .unwrap();
+    write(&sandbox.root().join("big"), &noise);
+    let message = sandbox.fails(1, ["commit", REPO]);
+    assert!(
+        message.contains("space") || message.contains("full"),
+        "{message}"
+    );
+    assert!(
+        fs::read(sandbox.root().join("big")).unwrap() == noise,
+        "the stage is intact"
+    );
+    small.resize(64);
+    sandbox.ok(["commit", REPO]);
+    sandbox.ok(["check", REPO, "--data"]);
+    sandbox.kill();
+    drop(small);
+}
+
+#[test]
+fn mount_points_and_state_that_cannot_be_used() {
+    if skip_unless(can_mount(), "/dev/fuse") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.ok(["mkfs", REPO]);
+    let mount = |at: &Path| sandbox.fails(1, ["mount".as_ref(), at.as_os_str()]);
+    let missing = sandbox.dir.path().join("missing");
+    assert!(mount(&missing).contains("does not exist"));
+    let full = sandbox.dir.path().join("full");
+    write(&full.join("file"), b"");
+    assert!(mount(&full).contains("not empty"));
+    assert!(mount(&full.join("file")).contains("not a directory"));
+    assert!(mount(Path::new("/proc")).contains("already a mount point"));
+
+    // a state directory of a newer format is left alone
+    let format = sandbox.state().join("format");
+    let before = fs::read_to_string(&format).unwrap();
+    fs::write(&format, "999\n").unwrap();
+    let message = sandbox.fails(1, ["status"]);
+    assert!(
+        message.contains("999") && message.contains("newer"),
+        "{message}"
+    );
+    fs::write(&format, before).unwrap();
+    sandbox.ok(["status"]);
+
+    let nowhere = Sandbox::new();
+    fs::write(nowhere.state(), "a file").unwrap();
+    let message = nowhere.fails(1, ["mkfs", REPO]);
+    assert!(message.contains("state"), "{message}");
+}
+
+#[test]
+fn verbs_that_need_a_daemon_or_do_not() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(["mkfs", REPO]);
+    for args in [
+        vec!["status"],
+        vec!["diff", REPO],
+        vec!["abort", REPO],
+        vec!["tag", "list", REPO],
+    ] {
+        sandbox.ok(args);
+    }
+    sandbox.ok(["check", REPO, "--data"]);
+    sandbox.fails(1, ["mkfs", REPO]);
+    sandbox.fails(2, ["status", "unknown.example.org"]);
+    sandbox.fails(2, ["no-such-verb"]);
+    sandbox.fails(7, ["unmount"]);
+    let output = sandbox.command(["rmfs", REPO, "--yes"]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(!sandbox.storage().exists());
+}
+
+#[test]
+fn an_open_file_is_waited_for_skipped_or_refused() {
+    let Some(sandbox) = Sandbox::mounted() else {
+        return;
+    };
+    write(&sandbox.root().join("closed"), b"closed");
+    let mut open = fs::File::create(sandbox.root().join("open")).unwrap();
+    open.write_all(b"half").unwrap();
+    let message = sandbox.fails(5, ["commit", REPO, "--open-files", "fail"]);
+    assert!(message.contains("open"), "{message}");
+    assert!(
+        message.contains(&std::process::id().to_string()),
+        "says which process: {message}"
+    );
+    sandbox.ok(["commit", REPO, "--open-files", "skip"]);
+    let diff = sandbox.ok(["diff", REPO]);
+    assert!(diff.contains("open") && !diff.contains("closed"), "{diff}");
+    open.write_all(b" whole").unwrap();
+    drop(open);
+    sandbox.ok(["commit", REPO]);
+    assert_eq!(
+        fs::read(sandbox.root().join("open")).unwrap(),
+        b"half whole"
+    );
+    assert_eq!(
+        fs::metadata(sandbox.root().join("open")).unwrap().size(),
+        10
+    );
+    sandbox.check();
+}
