@@ -7,8 +7,8 @@
 use std::time::Instant;
 
 use formats::{
-    Algorithm, Catalog, CatalogWriter, Compression, Content, Entry, Hash, Kind, Mtime, Regular,
-    RepoPath, Role, Row, Stamp, Xattrs,
+    Algorithm, Catalog, CatalogWriter, Compression, Content, Counters, Entry, Hash, Kind, Mtime,
+    Regular, RepoPath, Role, Row, Stamp, Xattrs,
 };
 
 const ROWS: u32 = 100_000;
@@ -89,7 +89,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for row in &rows {
             writer.put(row)?;
         }
-        writer.recount_self()?;
+        let counters = Counters {
+            self_: writer.recount_self()?,
+            ..Counters::default()
+        };
+        writer.set_counters(&counters)?;
         println!("  {} bytes", writer.finish(STAMP)?.size);
         Ok(())
     })?;

@@ -266,7 +266,8 @@ impl CatalogWriter {
         Ok(())
     }
 
-    /// Stamps, commits, compacts where it pays, and closes the catalog.
+    /// Stamps, commits, compacts where it pays, and closes the catalog. The counters are to be set
+    /// before: by them it is guessed whether compacting pays.
     ///
     /// # Errors
     /// [`CatalogError`](crate::catalog::CatalogError) when it cannot be written.
@@ -317,10 +318,14 @@ impl CatalogWriter {
         /// Rows renumbered at a time, in rows: 8 KiB of rowids.
         const BATCH: i64 = 1024;
         let db = &self.db;
-        let rows = i64::try_from(self.row_count()?).unwrap_or(i64::MAX);
         let highest = db.integer("renumber", "SELECT max(rowid) FROM catalog", [])?;
-        let unused = highest.saturating_sub(rows);
-        if i128::from(unused) * 100 <= i128::from(highest) * i128::from(MAX_UNUSED_ROWIDS_PERCENT) {
+        // counting reads the whole file, so the counters are asked first
+        let counted = self.counters()?.self_.entries();
+        if !unused_are_many(highest, counted) {
+            return Ok(false);
+        }
+        let rows = i64::try_from(self.row_count()?).unwrap_or(i64::MAX);
+        if !unused_are_many(highest, rows) {
             return Ok(false);
         }
         // the pages of a damaged file can be read in circles
@@ -346,6 +351,11 @@ impl CatalogWriter {
             }
         }
     }
+}
+
+fn unused_are_many(highest: i64, rows: i64) -> bool {
+    let unused = highest.saturating_sub(rows);
+    i128::from(unused) * 100 > i128::from(highest) * i128::from(MAX_UNUSED_ROWIDS_PERCENT)
 }
 
 fn free_pages_are_many(db: &Database) -> Result<bool> {
