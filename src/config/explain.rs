@@ -1,0 +1,94 @@
+//! What is wrong with a configuration file: the line, the key, and what was probably meant.
+
+use std::path::Path;
+
+use formats::RepoPath;
+
+use super::File;
+use crate::report::{Failure, Result};
+
+/// A parser's error in the words of the person who wrote the file.
+pub fn explain(error: &toml::de::Error, text: &str, path: &Path) -> Failure {
+    let place = match error.span() {
+        Some(span) => {
+            let before = &text[..span.start.min(text.len())];
+            let line = before.matches('\n').count() + 1;
+            format!("{}, line {line}", path.display())
+        }
+        None => path.display().to_string(),
+    };
+    let message = error.message().lines().next().unwrap_or("not valid TOML");
+    let failure = Failure::usage(format!("{place}: {message}"));
+    // serde's wording of an unknown key names it first, and then every known one
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let is_unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    match quoted.next() {
+        Some(wrong) if is_unknown => match nearest(wrong, quoted) {
+            Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
+            None => failure.hint("`prepub config show` lists every key"),
+        },
+        _ => failure.hint("`prepub config check FILE` reads a file without using it"),
+    }
+}
+
+/// Refuses values that are well written and make no sense.
+pub fn check(file: &File, path: &Path) -> Result<()> {
+    let wrong = |what: String| Err(Failure::usage(format!("{}: {what}", path.display())));
+    for (name, repository) in &file.repository {
+        if let Err(e) = commit::home::check_name(name) {
+            return wrong(format!("[repository.\"{name}\"]: {e}"));
+        }
+        for allow in &repository.allow {
+            if let Some(at) = &allow.path
+                && at != "/"
+                && RepoPath::new(at.as_bytes()).is_err()
+            {
+                return wrong(format!(
+                    "[[repository.\"{name}\".allow]]: path = {at:?} is no path of a repository; write \"/a/b\""
+                ));
+            }
+            if allow.users.is_empty() && allow.groups.is_empty() {
+                return wrong(format!(
+                    "[[repository.\"{name}\".allow]]: names neither users nor groups"
+                ));
+            }
+            if allow.may.is_empty() {
+                return wrong(format!(
+                    "[[repository.\"{name}\".allow]]: `may` is empty; one or more of \"commit\", \"abort\", \"tag\""
+                ));
+            }
+        }
+    }
+    if file.stage.refresh_interval.0.is_zero() {
+        return wrong("[stage]: refresh_interval must not be 0; use refresh = \"pinned\"".into());
+    }
+    Ok(())
+}
+
+/// Names further than this from what was written are no suggestion.
+const DISTANCE_MAX: usize = 3;
+
+/// The candidate that differs least from `wrong`.
+fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|name| (distance(wrong, name), name))
+        .filter(|(distance, name)| *distance <= DISTANCE_MAX.min(name.len() / 2 + 1))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein's: letters to insert, remove or replace.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
