@@ -453,11 +453,18 @@ impl Sealer {
         let counters = self.counters.clone();
         Box::new(move |turn| {
             job.cancel.unbind();
-            let done = std::mem::replace(&mut job.done, Box::new(|_| ()));
             let ending = Ending {
-                done,
+                done: job.done,
                 pending,
                 forget,
+            };
+            let brief = Brief {
+                source: job.source,
+                params: job.params,
+                objects: job.objects,
+                cancel: job.cancel,
+                generation: job.generation,
+                known: job.known,
             };
             let Turn::Work(scratch, pool) = turn else {
                 return ending.tell(&counters, Err(SealError::ShutDown));
