@@ -305,6 +305,11 @@ impl<'a> Plan<'a> {
         !self.session.is_dirty()
     }
 
+    /// Where the catalogs begin that differ from what is published.
+    pub(crate) fn changed_catalogs(&self) -> Vec<RepoPath> {
+        self.session.changed()
+    }
+
     /// The catalog in which the row of `path` ends up.
     pub(crate) fn catalog_of(&mut self, path: &RepoPath) -> Result<RepoPath, CatalogsError> {
         self.session.entry_home(path)

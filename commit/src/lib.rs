@@ -3,7 +3,7 @@
 //! In reading order: the straight way ([`publish`]) and its durable states ([`txn`]); what a
 //! publisher has to offer ([`publisher`]) and the one that is built in ([`stratum0`]); how changes
 //! become catalogs ([`catalogs`]), what of them is published at all ([`policy`]) and what collides
-//! ([`conflicts`]); a look ahead ([`preview`]); where a repository keeps its things ([`home`]), and
+//! ([`conflicts`]); a look ahead ([`preview`]) and a judgement ([`check`]); where a repository keeps its things ([`home`]), and
 //! the verbs that make, mend and end one.
 //!
 //! Nothing here knows of a mount, of a daemon or of the network; nothing prints, and the time comes
@@ -21,6 +21,9 @@ pub mod catalogs;
 pub mod conflicts;
 pub mod policy;
 
+pub mod check;
+pub mod preview;
+
 pub mod home;
 pub mod mkfs;
 pub mod records;
@@ -34,6 +37,7 @@ pub use content::ContentError;
 pub use home::{HomeError, RepoHome};
 pub use mkfs::{MkfsError, NewRepository, mkfs};
 pub use objects::ObjectsError;
+pub use preview::{PathPreview, Preview, What, preview};
 pub use publish::{
     CommitError, NoProgress, OnConflict, Outcome, Progress, Request, Resumed, Seconds, Step,
     Visible, publish, resume,

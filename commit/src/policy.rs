@@ -115,10 +115,11 @@ pub fn same(params: &Params, old: &Entry, new: &Entry) -> bool {
         && old.uid == new.uid
         && old.gid == new.gid
         && old.xattrs == new.xattrs
-        && same_kind(&old.kind, &new.kind)
+        && same_content(&old.kind, &new.kind)
 }
 
-fn same_kind(old: &Kind, new: &Kind) -> bool {
+/// True if two entries are of one type and hold the same.
+pub(crate) fn same_content(old: &Kind, new: &Kind) -> bool {
     match (old, new) {
         (Kind::Regular(old), Kind::Regular(new)) => {
             old.size == new.size

@@ -411,6 +411,14 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Where the catalogs begin that will be written: those with changes, and all above them.
+    pub(crate) fn changed(&self) -> Vec<RepoPath> {
+        let dirty = self.open.iter().filter(|(_, open)| open.dirty);
+        let dirty: Vec<&RepoPath> = dirty.map(|(prefix, _)| prefix).collect();
+        let leads_there = |prefix: &&RepoPath| dirty.iter().any(|dirty| dirty.is_within(prefix));
+        self.open.keys().filter(leads_there).cloned().collect()
+    }
+
     /// True if anything differs from what is published.
     pub(crate) fn is_dirty(&self) -> bool {
         self.open.values().any(|open| open.dirty)

@@ -6,7 +6,7 @@ use formats::catalog::Row;
 use formats::changeset::{Change, ChangeSet, Children, Op};
 use formats::entry::{Entry, Kind, Mtime, Regular, Xattrs};
 use formats::hash::Hash;
-use formats::object::{Chunk, Compression, Content, ObjectKind, ObjectName};
+use formats::object::{Chunk, Content, ObjectKind, ObjectName};
 use formats::path::RepoPath;
 use formats::server_conf::Params;
 use store::{ObjectStore, Revision};
@@ -215,17 +215,13 @@ impl Changes {
         self.add(&path(at), Op::Remove)
     }
 
+    pub fn remove_path(self, at: &RepoPath) -> Self {
+        self.add(at, Op::Remove)
+    }
+
     /// The finished change set, in the order of a walk.
     pub fn done(mut self) -> ChangeSet {
         self.set.changes.sort_by(|a, b| a.path.cmp(&b.path));
         self.set
-    }
-}
-
-#[allow(dead_code)]
-pub fn compression_name(how: Compression) -> &'static str {
-    match how {
-        Compression::Zlib => "default",
-        Compression::None => "none",
     }
 }
