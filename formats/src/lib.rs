@@ -5,7 +5,9 @@
 //! keys come in as arguments. Every parser takes hostile bytes and answers with an error.
 //!
 //! In reading order: what things are called ([`hash`], [`path`]), what a path is ([`entry`],
-//! [`object`]), what a change is ([`changeset`]).
+//! [`object`]), what a change is ([`changeset`]); how content becomes objects ([`chunk`],
+//! [`compress`]); what a repository is made of ([`catalog`], [`manifest`], [`whitelist`], [`trust`],
+//! [`history`], [`reflog`], [`meta_info`]) and what rules it ([`server_conf`], [`dirtab`]).
 
 #![forbid(unsafe_code)]
 
