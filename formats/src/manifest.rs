@@ -154,10 +154,7 @@ impl Manifest {
             return Err(fields.bad('R'));
         }
         let manifest = Self {
-            root_catalog: fields
-                .hash('C')?
-                .filter(|h| !h.is_null())
-                .ok_or(ManifestError::Missing('C'))?,
+            root_catalog: fields.hash('C')?.ok_or(ManifestError::Missing('C'))?,
             catalog_bytes: fields.number('B')?.unwrap_or(0),
             ttl_seconds: fields.number('D')?.ok_or(ManifestError::Missing('D'))?,
             revision: fields.number('S')?.ok_or(ManifestError::Missing('S'))?,
@@ -264,12 +261,12 @@ impl<'a> Fields<'a> {
         Ok(Some(text))
     }
 
+    /// A hash; all zeros stand for none.
     fn hash(&self, key: char) -> Result<Option<Hash>, ManifestError> {
         let parse = |text: &str| text.parse::<Hash>();
-        self.text(key)?
-            .map(parse)
-            .transpose()
-            .map_err(|source| ManifestError::BadHash { key, source })
+        let hash = self.text(key)?.map(parse).transpose();
+        let hash = hash.map_err(|source| ManifestError::BadHash { key, source })?;
+        Ok(hash.filter(|h| !h.is_null()))
     }
 
     fn number(&self, key: char) -> Result<Option<u64>, ManifestError> {

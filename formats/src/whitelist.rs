@@ -194,7 +194,9 @@ impl Whitelist {
         }
         let bad = |line, expected| WhitelistError::BadLine { line, expected };
         let text = String::from_utf8_lossy(bytes);
-        let mut lines = text.lines().take_while(|line| *line != "--").peekable();
+        // not str::lines: that would take a carriage return for part of the line's end
+        let lines = text.strip_suffix('\n').unwrap_or(&text).split('\n');
+        let mut lines = lines.take_while(|line| *line != "--").peekable();
         let first = lines.next().unwrap_or_default();
         if first.len() != Stamp::LEN {
             return Err(bad(1, "a time"));

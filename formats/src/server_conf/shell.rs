@@ -71,10 +71,21 @@ pub(super) fn set(conf: &mut ServerConf, key: &str, value: &str) -> Result<(), S
         Some(raw) if !in_doubt => *raw = written,
         // what shell code may set, a line at the end settles
         _ => {
-            let ends_line = conf.pieces.last().is_none_or(|p| p.raw().ends_with('\n'));
-            if !ends_line {
-                conf.pieces.push(Piece::Other("\n".to_owned()));
-            }
+            let text = conf.render();
+            let line_ends = match text.strip_suffix('\n') {
+                // a backslash at the end would join the lines
+                Some(before) => {
+                    if before.ends_with('\\') {
+                        "\n"
+                    } else {
+                        ""
+                    }
+                }
+                None if text.ends_with('\\') => "\n\n",
+                None if text.is_empty() => "",
+                None => "\n",
+            };
+            conf.pieces.push(Piece::Other(line_ends.to_owned()));
             conf.pieces.push(Piece::Assignment {
                 key: key.to_owned(),
                 raw: written,

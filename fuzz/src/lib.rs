@@ -1,0 +1,177 @@
+//! What each fuzz target does with its bytes: parse, and where that succeeds, check what must hold.
+//!
+//! A target may not panic, hang, or hold more memory than a small multiple of its input. This file
+//! is a module of formats/tests/corpus.rs too, so it names nothing but `formats` and `tempfile`.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use formats::catalog::{self, Catalog, CatalogWriter};
+use formats::compress::{compress, decompress, decompress_all};
+use formats::dirtab::Dirtab;
+use formats::history::{History, HistoryWriter};
+use formats::reflog::{Reflog, ReflogWriter};
+use formats::server_conf::ServerConf;
+use formats::{
+    Algorithm, Certificate, Compression, Fingerprint, Hash, Manifest, Name, ObjectName, PublicKey,
+    RepoPath, SignedManifest, SignedWhitelist, Whitelist, meta_info,
+};
+
+/// `.cvmfspublished`
+pub fn manifest(bytes: &[u8]) {
+    if let Ok(signed) = SignedManifest::parse(bytes) {
+        let written = signed.to_bytes().expect("what was read can be written");
+        assert_eq!(SignedManifest::parse(&written).as_ref(), Ok(&signed));
+    }
+    if let Ok(manifest) = Manifest::parse_body(bytes) {
+        assert_eq!(Manifest::parse_body(&manifest.body()), Ok(manifest));
+    }
+}
+
+/// `.cvmfswhitelist`, and the PEM files around it.
+pub fn whitelist(bytes: &[u8]) {
+    if let Ok(signed) = SignedWhitelist::parse(bytes) {
+        let written = signed.to_bytes();
+        assert_eq!(SignedWhitelist::parse(&written).as_ref(), Ok(&signed));
+    }
+    if let Ok(whitelist) = Whitelist::parse_body(bytes) {
+        let written = whitelist.body();
+        assert_eq!(Whitelist::parse_body(&written), Ok(whitelist));
+    }
+    let _ = Certificate::from_pem(bytes);
+    let _ = PublicKey::from_pem(bytes);
+}
+
+/// `server.conf`
+pub fn server_conf(bytes: &[u8]) {
+    let Ok(mut conf) = ServerConf::parse(bytes) else {
+        return;
+    };
+    assert_eq!(conf.render(), String::from_utf8_lossy(bytes));
+    let _ = (conf.params(), conf.upstream(), conf.name(), conf.oddities());
+    conf.set("CVMFS_USER", "it's \"me\" $x")
+        .expect("a key and a line");
+    let again = ServerConf::parse(conf.render().as_bytes()).expect("what was written");
+    // unless it ended up inside an `if` that is never closed
+    if let Ok(value) = again.value("CVMFS_USER") {
+        assert_eq!(value, Some("it's \"me\" $x"));
+    }
+}
+
+/// `.cvmfsdirtab`: the first line is the path to ask for.
+pub fn dirtab(bytes: &[u8]) {
+    let line_end = bytes.iter().position(|b| *b == b'\n').unwrap_or(0);
+    let (path, rules) = bytes.split_at(line_end);
+    let path = RepoPath::new(path).unwrap_or_default();
+    let Ok(dirtab) = Dirtab::parse(rules) else {
+        return;
+    };
+    if dirtab.matches(&path) {
+        assert!(!dirtab.is_empty());
+        let parent = path.parent().expect("the root never matches");
+        assert!(dirtab.may_match_below(&parent));
+    }
+}
+
+/// Meta information.
+pub fn meta_info(bytes: &[u8]) {
+    let _ = meta_info::parse(bytes);
+}
+
+/// Hashes, object names, paths, fingerprints, algorithms.
+pub fn names(bytes: &[u8]) {
+    if let Ok(name) = Name::new(bytes) {
+        assert_eq!(name.as_bytes(), bytes);
+    }
+    if let Ok(path) = RepoPath::new(bytes) {
+        assert_eq!(path.as_bytes(), bytes);
+        let parts: Vec<Name> = path.components().collect();
+        let joined = parts.iter().fold(RepoPath::root(), |p, name| p.join(name));
+        assert_eq!(joined, path);
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(hash) = text.parse::<Hash>() {
+        assert_eq!(hash.to_string(), text);
+    }
+    if let Ok(name) = text.parse::<ObjectName>() {
+        assert_eq!(name.to_string(), text);
+        assert!(name.storage_path().starts_with("data/"));
+    }
+    if let Ok(fingerprint) = text.parse::<Fingerprint>() {
+        assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
+    }
+    let _ = text.parse::<Algorithm>();
+}
+
+/// A catalog row's extended attributes.
+pub fn xattr(bytes: &[u8]) {
+    let Ok(xattrs) = catalog::xattr::parse(bytes) else {
+        return;
+    };
+    let written = catalog::xattr::serialize(&xattrs).expect("what was read can be written");
+    match written {
+        Some(written) => assert_eq!(catalog::xattr::parse(&written), Ok(xattrs)),
+        None => assert!(xattrs.is_empty()),
+    }
+}
+
+/// A stored object.
+pub fn decompress_object(bytes: &[u8]) {
+    const LIMIT: usize = 1 << 20;
+    let all = decompress_all(Compression::Zlib, bytes, LIMIT);
+    let mut by_bytes = Vec::new();
+    let outcome = decompress(Compression::Zlib, bytes)
+        .take(LIMIT as u64 + 1)
+        .read_to_end(&mut by_bytes);
+    match all {
+        Ok(content) => {
+            assert!(outcome.is_ok() && content == by_bytes);
+            let again = compress(Compression::Zlib, &content);
+            assert_eq!(
+                decompress_all(Compression::Zlib, &again, LIMIT),
+                Ok(content)
+            );
+        }
+        Err(_) => assert!(outcome.is_err() || by_bytes.len() > LIMIT),
+    }
+}
+
+/// A file catalog.
+pub fn catalog(bytes: &[u8]) {
+    with_file(bytes, |file| {
+        let _ = Catalog::open(file).and_then(|catalog| {
+            let _ = catalog.lookup_path(&RepoPath::root());
+            let _ = catalog.list(&RepoPath::root());
+            let _ = catalog.recount_self();
+            catalog.verify()
+        });
+        let _ = CatalogWriter::open_update(file).and_then(|catalog| catalog.max_link_group());
+    });
+}
+
+/// A tag database.
+pub fn history(bytes: &[u8]) {
+    with_file(bytes, |file| {
+        let _ = History::open(file).and_then(|history| history.verify());
+        let _ = HistoryWriter::open_update(file).and_then(|history| history.finish());
+    });
+}
+
+/// A reflog.
+pub fn reflog(bytes: &[u8]) {
+    with_file(bytes, |file| {
+        let _ = Reflog::open(file).and_then(|reflog| reflog.verify());
+        let _ = ReflogWriter::open_update(file).and_then(|reflog| reflog.finish());
+    });
+}
+
+fn with_file(bytes: &[u8], parse: impl FnOnce(&Path)) {
+    let directory = tempfile::tempdir().expect("a directory for temporary files");
+    let path = directory.path().join("database");
+    let mut file = std::fs::File::create(&path).expect("a temporary file");
+    file.write_all(bytes).expect("space for a temporary file");
+    drop(file);
+    parse(&path);
+}
