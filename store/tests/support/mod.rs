@@ -1,6 +1,7 @@
 //! What the tests share: names, golden repositories, a web server that misbehaves on demand.
 
 pub mod golden;
+pub mod made;
 pub mod server;
 
 use std::io::Read;
