@@ -1,0 +1,219 @@
+//! Who may ask what.
+//!
+//! Root and the daemon's own user may everything. Whoever else reaches the socket may look; to
+//! change what is published they need an `allow` of the configuration. The right to write on the
+//! mount is the kernel's affair, and implies nothing here.
+
+use formats::RepoPath;
+
+use crate::api::Request;
+use crate::config::{Allow, Right, Settings};
+use crate::peer::Peer;
+use crate::report::{Failure, Kind, Result};
+
+/// What a request needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Needs<'a> {
+    /// Reaching the socket.
+    Nothing,
+    /// This right, at all of these paths; no path: the repository's root.
+    Right(Right, &'a str, Vec<&'a RepoPath>),
+    /// Being root or the owner.
+    Owner,
+}
+
+fn needs(request: &Request) -> Needs<'_> {
+    match request {
+        Request::Health
+        | Request::Status(_)
+        | Request::Diff(_)
+        | Request::TagList(_)
+        | Request::Check(_) => Needs::Nothing,
+        Request::Commit(commit) if commit.dry_run => Needs::Nothing,
+        Request::Commit(commit) => {
+            let paths = commit.paths.iter().map(|p| &p.0).collect();
+            Needs::Right(Right::Commit, &commit.repo, paths)
+        }
+        Request::Abort(at) => Needs::Right(Right::Abort, &at.repo, vec![&at.path.0]),
+        Request::TagAdd(tag) => Needs::Right(Right::Tag, &tag.repo, Vec::new()),
+        Request::TagRemove(tag) => Needs::Right(Right::Tag, &tag.repo, Vec::new()),
+        Request::Mkfs(_)
+        | Request::Rollback(_)
+        | Request::Resign(_)
+        | Request::Rmfs(_)
+        | Request::Unmount(_) => Needs::Owner,
+    }
+}
+
+/// Refuses what the peer may not.
+///
+/// # Errors
+/// [`Kind::Denied`].
+pub fn check(request: &Request, peer: &Peer, owner: u32, settings: &Settings) -> Result<()> {
+    if peer.uid == 0 || peer.uid == owner {
+        return Ok(());
+    }
+    let denied = |what: String| Err(Failure::new(Kind::Denied, what));
+    let verb = request.verb();
+    match needs(request) {
+        Needs::Nothing => Ok(()),
+        Needs::Owner => denied(format!(
+            "{verb} is for root and the daemon's own user (uid {owner}) only; you are uid {}",
+            peer.uid
+        )),
+        Needs::Right(right, repo, paths) => {
+            let allow = settings.repository(repo).allow;
+            let root = RepoPath::root();
+            let paths = if paths.is_empty() { vec![&root] } else { paths };
+            for path in paths {
+                if !allow.iter().any(|a| grants(a, right, path, peer)) {
+                    return denied(format!(
+                        "uid {} may not {verb} {path} of {repo}",
+                        peer.uid
+                    ))
+                    .map_err(|f: Failure| {
+                        f.hint(format!(
+                            "[[repository.\"{repo}\".allow]] in the daemon's configuration grants it"
+                        ))
+                    });
+                }
+            }
+            // an empty tag moves nothing, but a tag set with a commit is a tag all the same
+            if let Request::Commit(commit) = request
+                && commit.tag.is_some()
+                && !allow.iter().any(|a| grants(a, Right::Tag, &root, peer))
+            {
+                return denied(format!("uid {} may commit to {repo}, but not tag it", peer.uid));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn grants(allow: &Allow, right: Right, path: &RepoPath, peer: &Peer) -> bool {
+    // a tag names the whole repository's revision, wherever the right to commit ends
+    let below = match allow.path.as_deref() {
+        None | Some("/") => true,
+        Some(_) if right == Right::Tag => true,
+        Some(at) => at.parse().is_ok_and(|at| path.is_within(&at)),
+    };
+    let user = |name: &String| number_or(name, "/etc/passwd") == Some(peer.uid);
+    let group = |name: &String| number_or(name, "/etc/group").is_some_and(|gid| peer.is_in(gid));
+    below
+        && allow.may.contains(&right)
+        && (allow.users.iter().any(user) || allow.groups.iter().any(group))
+}
+
+/// A number, or the number of a name by the system's name service.
+fn number_or(name: &str, database: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    lookup_file(name, database).or_else(|| lookup_nss(name, database))
+}
+
+fn lookup_file(name: &str, database: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(database).ok()?;
+    text.lines()
+        .map(|line| line.split(':'))
+        .find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?)
+}
+
+/// LDAP, sssd and their like are asked through `getent`, which speaks to all of them.
+fn lookup_nss(name: &str, database: &str) -> Option<u32> {
+    let database = database.strip_prefix("/etc/")?;
+    let output = std::process::Command::new("getent")
+        .args(["--", database, name])
+        .stderr(std::process::Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.split(':').nth(2)?.trim().parse().ok()
+}
+
+/// The number of a group.
+#[must_use]
+pub fn group_id(name: &str) -> Option<u32> {
+    number_or(name, "/etc/group")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const OWNER: u32 = 1000;
+    const REPO: &str = "a.example.org";
+
+    fn settings() -> Settings {
+        let text = format!(
+            "[[repository.\"{REPO}\".allow]]\npath = \"/sw\"\nusers = [\"2000\"]\ngroups = [\"3000\"]\nmay = [\"commit\", \"tag\"]\n\
+             [[repository.\"{REPO}\".allow]]\nusers = [\"2001\"]\nmay = [\"abort\"]\n"
+        );
+        Settings {
+            source: None,
+            state_dir: "/s".into(),
+            mountpoint: "/m".into(),
+            file: crate::config::parse(&text, Path::new("x")).unwrap(),
+        }
+    }
+
+    fn request(verb: &str, more: &str) -> Request {
+        let body = format!("{{\"repo\":\"{REPO}\"{more}}}");
+        Request::from_http(verb, body.as_bytes()).unwrap()
+    }
+
+    /// verb and fields; may: a stranger, 2000, somebody in group 3000, 2001 (abort only)
+    #[test]
+    fn permission_table() {
+        let requests = [
+            (request("health", ""), [true; 4]),
+            (request("status", ""), [true; 4]),
+            (request("diff", ""), [true; 4]),
+            (request("tag-list", ""), [true; 4]),
+            (request("check", ""), [true; 4]),
+            (request("commit", r#","dry_run":true"#), [true; 4]),
+            (request("commit", r#","paths":["/sw"]"#), [false, true, true, false]),
+            (request("commit", r#","paths":["/sw/x","/sw/y"]"#), [false, true, true, false]),
+            (request("commit", r#","paths":["/sw"],"tag":"v1""#), [false, true, true, false]),
+            (request("commit", r#","paths":["/sw","/etc"]"#), [false; 4]),
+            (request("commit", r#","paths":["/software"]"#), [false; 4]),
+            (request("commit", ""), [false; 4]),
+            (request("abort", r#","path":"/sw""#), [false, false, false, true]),
+            (request("abort", ""), [false, false, false, true]),
+            (request("tag-add", r#","name":"t""#), [false, true, true, false]),
+            (request("tag-remove", r#","names":["t"]"#), [false, true, true, false]),
+            (request("mkfs", ""), [false; 4]),
+            (request("rollback", r#","tag":"t""#), [false; 4]),
+            (request("resign", r#","days":30"#), [false; 4]),
+            (request("rmfs", ""), [false; 4]),
+            (request("unmount", r#","staged":"discard""#), [false; 4]),
+        ];
+        let peer = |uid, groups: &[u32]| Peer {
+            uid,
+            gid: uid,
+            groups: groups.to_vec(),
+        };
+        let peers = [peer(9, &[9]), peer(2000, &[]), peer(9, &[8, 3000]), peer(2001, &[])];
+        for (request, may) in &requests {
+            for (peer, may) in peers.iter().zip(may) {
+                let result = check(request, peer, OWNER, &settings());
+                assert_eq!(result.is_ok(), *may, "{request:?} by {peer:?}");
+                if let Err(failure) = result {
+                    assert_eq!(failure.kind, Kind::Denied);
+                }
+            }
+            for uid in [0, OWNER] {
+                check(request, &peer(uid, &[]), OWNER, &settings()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_the_system() {
+        assert_eq!(number_or("root", "/etc/passwd"), Some(0));
+        assert_eq!(number_or("17", "/etc/group"), Some(17));
+        assert_eq!(number_or("no-such-user-here", "/etc/passwd"), None);
+    }
+}
