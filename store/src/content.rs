@@ -95,12 +95,15 @@ pub struct ContentCache(Arc<Inner>);
 /// An object's content and how it is stored: what is fetched once for all.
 type Key = (ObjectName, Compression);
 
+/// A fetch, with what its failure may depend on: the length wanted and which store is asked.
+type Flight = (Key, u64, usize);
+
 #[derive(Debug)]
 struct Inner {
     store: Arc<dyn ObjectStore>,
     dir: PathBuf,
     limits: ContentLimits,
-    flights: Flights<Key, Result<Arc<Cached>, ObjectFault>>,
+    flights: Flights<Flight, Result<Arc<Cached>, ObjectFault>>,
     shelf: Mutex<Shelf>,
     /// Bytes in files, those included that only an open file still holds.
     disk_bytes: Arc<AtomicU64>,
@@ -209,9 +212,12 @@ impl Inner {
         let here = self.shelf.lock().get(&key);
         let cached = match here {
             Some(cached) => cached,
-            None => self
-                .flights
-                .run(&key, || self.load(store, &key, piece.size))?,
+            None => {
+                let store_id = std::ptr::from_ref(store).addr();
+                let flight = (key, piece.size, store_id);
+                let load = || self.load(store, &key, piece.size);
+                self.flights.run(&flight, load)?
+            }
         };
         if cached.bytes == piece.size {
             return Ok(cached);

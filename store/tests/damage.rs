@@ -444,6 +444,7 @@ fn certificates_that_are_of_no_use() {
 /// A golden repository that is ours by new keys.
 struct Rekeyed {
     dir: tempfile::TempDir,
+    cache: tempfile::TempDir,
     ring: trust::KeyRing,
     name: String,
 }
@@ -454,6 +455,7 @@ impl Rekeyed {
         let ring = trust::generate_keys(&name, now()).unwrap();
         let this = Self {
             dir: storage("sha1", 2),
+            cache: tempfile::tempdir().unwrap(),
             ring,
             name,
         };
@@ -492,9 +494,9 @@ impl Rekeyed {
     fn head(&self) -> Result<(Arc<Repository>, store::Head), HeadError> {
         let store = shared(DirStore::open(self.dir.path(), Durability::Batch).unwrap());
         let key = PublicKey::from_pem(&self.ring.public).unwrap();
-        let cache = tempfile::tempdir().unwrap();
         let limits = Limits::default();
-        let repository = Repository::new(&self.name, store, vec![key], cache.keep(), limits);
+        let cache = self.cache.path();
+        let repository = Repository::new(&self.name, store, vec![key], cache, limits);
         let repository = Arc::new(repository.unwrap());
         let head = repository.head(now())?;
         Ok((repository, head))

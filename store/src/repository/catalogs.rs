@@ -104,7 +104,15 @@ impl Catalogs {
     /// A catalog by its hash; fetched if it is not here.
     pub fn get(&self, hash: &Hash, expected_bytes: Option<u64>) -> Result<Arc<CatalogFile>> {
         let expected = expected_bytes.filter(|n| *n > 0);
-        let here = self.files.lock().get(hash).and_then(|file| file.clone());
+        let (here, over) = {
+            let mut files = self.files.lock();
+            let here = files.get(hash).and_then(|file| file.clone());
+            (here, files.weight() > self.max_disk_bytes)
+        };
+        if over {
+            // those that were in use when the last one came may go by now
+            self.make_room();
+        }
         let catalog = match here {
             Some(catalog) => catalog,
             None => self.flights.run(hash, || self.load(hash, expected))?,
