@@ -27,6 +27,10 @@ pub mod preview;
 pub mod home;
 pub mod mkfs;
 pub mod records;
+pub mod resign;
+pub mod rmfs;
+pub mod rollback;
+pub mod tags;
 
 mod content;
 mod objects;

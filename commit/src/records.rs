@@ -60,6 +60,9 @@ pub enum RecordsError {
     /// The reflog.
     #[error("reflog")]
     Reflog(#[source] ReflogError),
+    /// A failpoint.
+    #[error("injected fault at {0}")]
+    Injected(&'static str),
     /// The reflog is not the one that was written last.
     #[error("the reflog hashes to {found}, {checksum_file} says {expected}: another program changed it; `cvmfs_server check -r` or `prepub check` says more")]
     Mismatch {
@@ -205,6 +208,25 @@ pub(crate) fn read_reflog(
     })
 }
 
+/// What the reflog should hash to by the record outside the storage; none where there is no record.
+/// A record that a crash left behind the reflog is brought up to date first.
+///
+/// # Errors
+/// When the record or the reflog cannot be read. A reflog that is another than the record says is
+/// no error here.
+pub fn reflog_checksum(
+    storage: &dyn ObjectStore,
+    spool: &Path,
+) -> Result<Option<Hash>, RecordsError> {
+    match read_reflog(storage, spool, Algorithm::Sha1, None) {
+        Ok(_) | Err(RecordsError::Mismatch { .. }) => {}
+        Err(RecordsError::Storage { source, .. }) if source.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    let recorded = read_checksum(&spool.join(CHECKSUM))?;
+    Ok(recorded.and_then(|text| text.parse().ok()))
+}
+
 fn read_checksum(file: &Path) -> Result<Option<String>, RecordsError> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text.trim().to_owned())),
@@ -263,6 +285,9 @@ fn write_reflog(
     storage
         .write_root(REFLOG, &bytes)
         .map_err(storage_error("write", REFLOG))?;
+    fail::fail_point!("records::before_checksum", |_| Err(
+        RecordsError::Injected("records::before_checksum")
+    ));
     replace_file(&spool.join(CHECKSUM), text.as_bytes(), 0o644)?;
     let next = spool.join(NEXT_CHECKSUM);
     fs::remove_file(&next).map_err(file_error(&next))?;

@@ -14,14 +14,14 @@
 //!
 //! This module makes no catalogs and judges no change.
 
-mod locks;
+pub(crate) mod locks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use formats::hash::Hash;
-use formats::history::{Head as TagHead, History, Tag, TRUNK};
+use formats::history::{Head as TagHead, History, Tag};
 use formats::manifest::Manifest;
 use formats::object::{ObjectKind, ObjectName};
 use formats::path::RepoPath;
@@ -161,7 +161,20 @@ impl Stratum0 {
 
     /// Takes the locks, then reads the newest head.
     pub(crate) fn lease_now(&self, now: SystemTime) -> Result<Stratum0Lease<'_>, PublisherError> {
-        let locks = Locks::take(&self.home)?;
+        self.lease_with(self.lock()?, now)
+    }
+
+    /// Keeps other publishers out; reads nothing yet.
+    pub(crate) fn lock(&self) -> Result<Locks, PublisherError> {
+        Locks::take(&self.home)
+    }
+
+    /// With the locks in hand, reads the newest head.
+    pub(crate) fn lease_with(
+        &self,
+        locks: Locks,
+        now: SystemTime,
+    ) -> Result<Stratum0Lease<'_>, PublisherError> {
         let (head, _) = self.head(now)?;
         Ok(Stratum0Lease {
             publisher: self,
@@ -263,6 +276,8 @@ pub(crate) struct Stratum0Lease<'a> {
 pub(crate) enum TagEdit<'t> {
     /// The usual: a tag if one is wanted, and the trunk tags follow.
     Publish,
+    /// Nothing: there is no new tag database.
+    Keep,
     /// Something else.
     Other(&'t mut dyn FnMut(&mut formats::history::HistoryWriter, &TagHead) -> TagResult),
 }
@@ -276,7 +291,7 @@ impl Stratum0Lease<'_> {
         params: &Params,
         edit: TagEdit<'_>,
         work: &Path,
-    ) -> Result<Hash, PublisherError> {
+    ) -> Result<Option<Hash>, PublisherError> {
         let head = TagHead {
             hash: revision.root_hash,
             size: revision.root_bytes,
@@ -311,6 +326,7 @@ impl Stratum0Lease<'_> {
         let edit: &mut dyn FnMut(&mut formats::history::HistoryWriter, &TagHead) -> TagResult =
             match edit {
                 TagEdit::Publish => &mut usual,
+                TagEdit::Keep => return Ok(self.head.manifest().history),
                 TagEdit::Other(other) => other,
             };
         records::edit_history(
@@ -321,6 +337,7 @@ impl Stratum0Lease<'_> {
             work,
             &mut |writer| edit(writer, &head),
         )
+        .map(Some)
         .map_err(|e| self.publisher.records(e))
     }
 
@@ -353,7 +370,8 @@ impl Stratum0Lease<'_> {
             .map_err(publisher.storage_error("sync"))?;
 
         let before = self.head.manifest();
-        let published = seconds(now);
+        // clients refuse a manifest that is older than the one they have, whatever our clock does
+        let published = seconds(now).max(before.published);
         let reference = |hash, kind| Reference {
             hash,
             kind,
@@ -362,8 +380,8 @@ impl Stratum0Lease<'_> {
         let mut references = vec![
             reference(revision.root_hash, RefKind::Catalog),
             reference(certificate_hash, RefKind::Certificate),
-            reference(history, RefKind::History),
         ];
+        references.extend(history.map(|hash| reference(hash, RefKind::History)));
         references.extend(before.meta_info.map(|hash| reference(hash, RefKind::MetaInfo)));
         let reflog = records::append_reflog(
             storage,
@@ -386,7 +404,7 @@ impl Stratum0Lease<'_> {
             micro_catalog: before.micro_catalog,
             name: publisher.home.name.clone(),
             certificate: Some(certificate_hash),
-            history: Some(history),
+            history,
             published,
             meta_info: before.meta_info,
             reflog: Some(reflog),
@@ -494,9 +512,4 @@ fn fail_at(name: &'static str) -> Result<(), PublisherError> {
     )));
     let _ = name;
     Ok(())
-}
-
-/// The tag that names the newest revision.
-pub(crate) fn trunk() -> &'static str {
-    TRUNK
 }

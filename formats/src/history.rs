@@ -267,6 +267,22 @@ impl History {
         Ok(branches)
     }
 
+    /// The tags that a rollback to a tag removes, that tag's old row included.
+    ///
+    /// # Errors
+    /// [`HistoryError::Missing`], [`HistoryError::OtherBranch`].
+    pub fn rolled_back(&self, target: &str) -> Result<Vec<Tag>> {
+        let tag = self
+            .tag(target)?
+            .ok_or_else(|| HistoryError::Missing(target.to_owned()))?;
+        if !tag.branch.is_empty() {
+            return Err(HistoryError::OtherBranch(target.to_owned()));
+        }
+        let mut tags = self.tags()?;
+        tags.retain(|t| t.branch.is_empty() && (t.revision > tag.revision || t.name == tag.name));
+        Ok(tags)
+    }
+
     /// Reads everything there is, and the structure of every page.
     ///
     /// # Errors

@@ -18,12 +18,14 @@ const COLLECTING: &str = "is_collecting.lock";
 const TRANSACTION: &str = "in_transaction.lock";
 /// Says that [`TRANSACTION`] is ours.
 const OWNED: &str = "in_transaction.prepub";
+/// Says that the next transaction starts from another revision than the newest.
+const CHECKOUT: &str = "checkout";
 /// Pins the revision that `cvmfs_server`'s own mount shows.
 const CLIENT_LOCAL: &str = "client.local";
 
 /// Locks, held until dropped.
 #[derive(Debug)]
-pub(super) struct Locks {
+pub(crate) struct Locks {
     spool: PathBuf,
     is_foreign: bool,
     _publishing: File,
@@ -32,7 +34,7 @@ pub(super) struct Locks {
 
 impl Locks {
     /// Takes all locks, or none.
-    pub(super) fn take(home: &RepoHome) -> Result<Self, PublisherError> {
+    pub(crate) fn take(home: &RepoHome) -> Result<Self, PublisherError> {
         let spool = &home.spool_dir;
         if !home.is_foreign {
             fs::create_dir_all(spool).map_err(write_error(spool))?;
@@ -45,6 +47,9 @@ impl Locks {
             .ok_or_else(|| busy("another publication is under way"))?;
         let collecting = try_flock(&spool.join(COLLECTING))?
             .ok_or_else(|| busy("a garbage collection or check is under way"))?;
+        if home.is_foreign && spool.join(CHECKOUT).exists() {
+            return Err(busy("a tag is checked out with `cvmfs_server checkout`"));
+        }
         if home.is_foreign && !open_transaction(spool)? {
             return Err(busy("a transaction of cvmfs_server is open"));
         }

@@ -102,6 +102,19 @@ impl HistoryWriter {
         Ok(())
     }
 
+    /// Puts a tag in place of the one of its name. Unlike removing and inserting, that leaves a
+    /// branch alone whose only tag it is.
+    ///
+    /// # Errors
+    /// [`HistoryError::Missing`], [`HistoryError::MissingBranch`].
+    pub fn replace(&mut self, tag: &Tag) -> Result<()> {
+        if !self.delete(&tag.name)? {
+            return Err(HistoryError::Missing(tag.name.clone()));
+        }
+        self.insert(tag)?;
+        self.prune_branches()
+    }
+
     /// Removes a tag; false if there is none. A branch that lost its last tag goes with it.
     ///
     /// # Errors
@@ -146,22 +159,6 @@ impl HistoryWriter {
             description: "current HEAD".to_owned(),
             branch: String::new(),
         })
-    }
-
-    /// The tags that a rollback to a tag removes, that tag's old row included.
-    ///
-    /// # Errors
-    /// [`HistoryError::Missing`], [`HistoryError::OtherBranch`].
-    pub fn rolled_back(&self, target: &str) -> Result<Vec<Tag>> {
-        let tag = self
-            .tag(target)?
-            .ok_or_else(|| HistoryError::Missing(target.to_owned()))?;
-        if !tag.branch.is_empty() {
-            return Err(HistoryError::OtherBranch(target.to_owned()));
-        }
-        let mut tags = self.tags()?;
-        tags.retain(|t| t.branch.is_empty() && (t.revision > tag.revision || t.name == tag.name));
-        Ok(tags)
     }
 
     /// Rolls back: the target tag names `head`, the republished catalog; tags of the default branch

@@ -1,0 +1,269 @@
+//! A new term for the whitelist, and new keys for a repository.
+//!
+//! ```text
+//! same keys    whitelist: the certificates it has, a new term
+//! new keys     whitelist: the old certificate and the new one  ->  manifest, signed with the new key
+//!              ->  whitelist: without the old certificate
+//! ```
+//!
+//! At every instant the manifest's certificate is on the whitelist. A renewal takes no lock: nobody
+//! else writes the whitelist, and it must work while a publication is under way. New keys are
+//! already in their place when this is called; making and guarding them is the caller's.
+
+use std::time::{Duration, SystemTime};
+
+use formats::hash::Algorithm;
+use formats::trust::{self, Certificate, PrivateKey, TrustError};
+use formats::whitelist::Whitelist;
+use store::Head;
+
+use crate::home::KeyFile;
+use crate::mkfs::WHITELIST;
+use crate::publisher::{Publisher, PublisherError};
+use crate::stratum0::{Stratum0, TagEdit};
+use crate::tags::{self, TagsError};
+use crate::txn::TxnError;
+
+/// For how long a whitelist is valid if nobody says otherwise.
+pub const DEFAULT_DAYS: u32 = 30;
+/// Beyond this, ask people whether they mean it: a stolen key stays good for as long.
+pub const USUAL_DAYS_MAX: u32 = 30;
+/// Longest term: a typing error rather than a wish.
+const DAYS_MAX: u32 = 3650;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Why nothing, or not everything, was signed anew.
+#[derive(Debug, thiserror::Error)]
+pub enum ResignError {
+    /// A term of no or too many days.
+    #[error("a whitelist cannot be valid for {0} days; 1 to {DAYS_MAX} are possible")]
+    BadTerm(u32),
+    /// The whitelist was not made with the keys at hand.
+    #[error(
+        "the published whitelist of {repo} was not signed with {public_key}; if the keys were replaced on purpose, sign with the new ones"
+    )]
+    OtherMasterKey {
+        /// Which repository.
+        repo: String,
+        /// What it should verify with.
+        public_key: String,
+        /// Why it does not.
+        source: TrustError,
+    },
+    /// The manifest was not made with the keys at hand.
+    #[error(
+        "the published manifest of {repo} was not signed with {key}; if the keys were replaced on purpose, sign with the new ones"
+    )]
+    OtherKey {
+        /// Which repository.
+        repo: String,
+        /// What should have signed it.
+        key: String,
+    },
+    /// The keys at hand do not belong together, or cannot sign.
+    #[error("the keys of {repo}")]
+    Keys {
+        /// Which repository.
+        repo: String,
+        /// What is wrong.
+        source: TrustError,
+    },
+    /// The manifest that is published is signed by nobody.
+    #[error("the published manifest of {repo} is not signed by its own certificate")]
+    BadManifest {
+        /// Which repository.
+        repo: String,
+        /// What is wrong.
+        source: TrustError,
+    },
+    /// The storage.
+    #[error("cannot write {WHITELIST} of {repo}")]
+    Write {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: store::StoreError,
+    },
+    /// The standing revision cannot be signed again.
+    #[error(transparent)]
+    Manifest(#[from] TagsError),
+    /// The publisher.
+    #[error(transparent)]
+    Publisher(#[from] PublisherError),
+}
+
+/// What the whitelist is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resigned {
+    /// When clients cease to take it.
+    pub ends: SystemTime,
+    /// The manifest was signed anew, too.
+    pub manifest: bool,
+}
+
+/// Renews the whitelist, for `days` from `now`. The published one may have expired.
+///
+/// # Errors
+/// [`ResignError`]; then the whitelist is the one it was.
+pub fn resign(publisher: &Stratum0, days: u32, now: SystemTime) -> Result<Resigned, ResignError> {
+    let signer = Signer::new(publisher, days, now)?;
+    let head = signer.unverified_head()?;
+    let home = publisher.home();
+    let keys = home.public_keys().map_err(PublisherError::Home)?;
+    match trust::verify_whitelist(&head.whitelist, &home.name, &keys, now) {
+        Ok(()) | Err(TrustError::Expired) => {}
+        Err(source) => {
+            return Err(ResignError::OtherMasterKey {
+                repo: home.name.clone(),
+                public_key: home.key_file(KeyFile::Public).display().to_string(),
+                source,
+            });
+        }
+    }
+    let algorithm = signer.algorithm;
+    if head.certificate.fingerprint(algorithm) != signer.certificate.fingerprint(algorithm) {
+        return Err(ResignError::OtherKey {
+            repo: home.name.clone(),
+            key: home.key_file(KeyFile::Key).display().to_string(),
+        });
+    }
+    let mut whitelist = head.whitelist().renewed(now, signer.term);
+    list(&mut whitelist, &signer.certificate, algorithm);
+    let ends = signer.write(whitelist)?;
+    Ok(Resigned {
+        ends,
+        manifest: false,
+    })
+}
+
+/// Puts a repository under the keys that lie in its keys directory now, whoever signed it until now:
+/// a new whitelist for `days` from `now`, and the published revision signed anew.
+///
+/// # Errors
+/// [`ResignError`]. What was done until then is not undone; calling it again does the rest.
+pub fn resign_with_new_keys(
+    publisher: &Stratum0,
+    days: u32,
+    now: SystemTime,
+) -> Result<Resigned, ResignError> {
+    let signer = Signer::new(publisher, days, now)?;
+    let locks = publisher.lock()?;
+    let head = signer.unverified_head()?;
+    // what nobody vouches for any more must at least be whole
+    trust::verify_manifest(&head.manifest, &head.certificate).map_err(|source| {
+        ResignError::BadManifest {
+            repo: publisher.name().to_owned(),
+            source,
+        }
+    })?;
+    let whitelist = signer.whitelist();
+    let mut both = whitelist.clone();
+    list(&mut both, &head.certificate, signer.algorithm);
+    signer.write(both)?;
+    fail_at("resign::before_manifest")?;
+    let lease = publisher.lease_with(locks, now)?;
+    tags::sign_again(publisher, lease, TagEdit::Keep, now)?;
+    fail_at("resign::after_manifest")?;
+    let ends = signer.write(whitelist)?;
+    Ok(Resigned {
+        ends,
+        manifest: true,
+    })
+}
+
+/// The keys at hand, and what they are to sign.
+struct Signer<'p> {
+    publisher: &'p Stratum0,
+    master_key: PrivateKey,
+    certificate: Certificate,
+    algorithm: Algorithm,
+    now: SystemTime,
+    term: Duration,
+}
+
+impl<'p> Signer<'p> {
+    fn new(publisher: &'p Stratum0, days: u32, now: SystemTime) -> Result<Self, ResignError> {
+        if !(1..=DAYS_MAX).contains(&days) {
+            return Err(ResignError::BadTerm(days));
+        }
+        let home = publisher.home();
+        let read = |which| home.private_key(which).map_err(PublisherError::Home);
+        let (master_key, key) = (read(KeyFile::MasterKey)?, read(KeyFile::Key)?);
+        let certificate = home.certificate().map_err(PublisherError::Home)?;
+        certificate
+            .verify_key(&key)
+            .map_err(keys_error(publisher))?;
+        Ok(Self {
+            publisher,
+            master_key,
+            certificate,
+            algorithm: publisher.params()?.algorithm,
+            now,
+            term: DAY * days,
+        })
+    }
+
+    fn unverified_head(&self) -> Result<Head, ResignError> {
+        let read = self.publisher.repository().unverified_head();
+        let head = read.map_err(|source| PublisherError::Head {
+            repo: self.publisher.name().to_owned(),
+            source,
+        })?;
+        Ok(head)
+    }
+
+    /// One that lists our certificate alone.
+    fn whitelist(&self) -> Whitelist {
+        let fingerprint = self.certificate.fingerprint(self.algorithm);
+        Whitelist::new(
+            self.publisher.name(),
+            vec![fingerprint],
+            self.now,
+            self.term,
+        )
+    }
+
+    /// Signs and publishes a whitelist, if clients will take it; yields when it ends.
+    fn write(&self, whitelist: Whitelist) -> Result<SystemTime, ResignError> {
+        let ends = whitelist.ends();
+        let home = self.publisher.home();
+        let keys = home.public_keys().map_err(PublisherError::Home)?;
+        let signed = trust::sign_whitelist(whitelist, self.algorithm, &self.master_key)
+            .map_err(keys_error(self.publisher))?;
+        // the public key may be another pair's
+        trust::verify_whitelist(&signed, &home.name, &keys, self.now)
+            .map_err(keys_error(self.publisher))?;
+        let storage = self.publisher.storage();
+        storage
+            .write_root(WHITELIST, &signed.to_bytes())
+            .map_err(|source| ResignError::Write {
+                repo: home.name.clone(),
+                source,
+            })?;
+        Ok(ends)
+    }
+}
+
+fn keys_error(publisher: &Stratum0) -> impl Fn(TrustError) -> ResignError + '_ {
+    |source| ResignError::Keys {
+        repo: publisher.name().to_owned(),
+        source,
+    }
+}
+
+/// Puts a certificate on the list if it is not there.
+fn list(whitelist: &mut Whitelist, certificate: &Certificate, algorithm: Algorithm) {
+    let fingerprint = certificate.fingerprint(algorithm);
+    if !whitelist.lists(&fingerprint) {
+        whitelist.fingerprints.push(fingerprint);
+    }
+}
+
+/// A named place at which tests make a change of keys fail.
+fn fail_at(name: &'static str) -> Result<(), PublisherError> {
+    fail::fail_point!(name, |_| Err(PublisherError::Record(TxnError::Injected(
+        name
+    ))));
+    let _ = name;
+    Ok(())
+}
