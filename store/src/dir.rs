@@ -422,6 +422,3 @@ impl ObjectStore for DirStore {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
