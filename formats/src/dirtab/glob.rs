@@ -13,6 +13,19 @@ pub(super) enum Token {
     Set(Box<Set>),
 }
 
+impl Token {
+    /// As the official tool writes it for `glob(3)`.
+    fn escaped(&self) -> Vec<u8> {
+        match self {
+            Self::Any => vec![b'*'],
+            Self::One => vec![b'?'],
+            Self::Byte(byte @ (b'*' | b'?')) => vec![b'\\', *byte],
+            Self::Byte(byte) => vec![*byte],
+            Self::Set(_) => Vec::new(),
+        }
+    }
+}
+
 /// Takes one element of a rule apart. None where a backslash stands before anything but `*`, `?`
 /// and a backslash, and where nothing is left.
 pub(super) fn tokens(element: &[u8]) -> Option<Vec<Token>> {
@@ -46,39 +59,30 @@ pub(super) fn join(elements: &[Vec<Token>], absolute: bool) -> Vec<Token> {
 /// What `glob(3)` makes of an element. The official tool escapes `*` and `?` for it again, but not
 /// backslashes and brackets, which therefore mean there what they always do.
 pub(super) fn glob(element: &[Token]) -> Vec<Token> {
-    // a byte, and whether it stands for itself
-    let literal: Vec<(u8, bool)> = element
-        .iter()
-        .filter_map(|token| match token {
-            Token::Any => Some((b'*', false)),
-            Token::One => Some((b'?', false)),
-            Token::Byte(byte) => Some((*byte, matches!(byte, b'*' | b'?'))),
-            Token::Set(_) => None,
-        })
-        .collect();
-    let mut rest = literal.as_slice();
+    let text: Vec<u8> = element.iter().flat_map(Token::escaped).collect();
+    let mut rest = text.as_slice();
     let mut pattern = Vec::with_capacity(rest.len());
-    while let Some(((byte, itself), after)) = rest.split_first() {
+    while let Some((byte, after)) = rest.split_first() {
         rest = after;
-        pattern.push(match (byte, itself) {
-            (b'*', false) => Token::Any,
-            (b'?', false) => Token::One,
-            (b'\\', _) => match rest.split_first() {
-                Some(((escaped, _), after)) => {
+        pattern.push(match byte {
+            b'*' => Token::Any,
+            b'?' => Token::One,
+            b'\\' => match rest.split_first() {
+                Some((escaped, after)) => {
                     rest = after;
                     Token::Byte(*escaped)
                 }
                 // nothing matches
                 None => Token::Set(Box::default()),
             },
-            (b'[', _) => match Set::parse(rest) {
+            b'[' => match Set::parse(rest) {
                 Some((set, after)) => {
                     rest = after;
                     Token::Set(Box::new(set))
                 }
                 None => Token::Byte(b'['),
             },
-            (byte, _) => Token::Byte(*byte),
+            byte => Token::Byte(*byte),
         });
     }
     pattern
@@ -129,15 +133,15 @@ impl Set {
     }
 
     /// Reads a bracket expression behind its `[`. None if it is never closed, and so is none.
-    fn parse(text: &[(u8, bool)]) -> Option<(Self, &[(u8, bool)])> {
+    fn parse(text: &[u8]) -> Option<(Self, &[u8])> {
         // most often, and cheaply, told: nothing closes it
-        text.iter().find(|(byte, _)| *byte == b']')?;
+        text.iter().find(|byte| **byte == b']')?;
         let mut set = Self::default();
-        let inverted = matches!(text.first(), Some((b'!' | b'^', _)));
+        let inverted = matches!(text.first(), Some(b'!' | b'^'));
         let begin = &text[usize::from(inverted)..];
         let mut rest = begin;
         loop {
-            let ((first, _), after) = rest.split_first()?;
+            let (first, after) = rest.split_first()?;
             if *first == b']' && rest.len() < begin.len() {
                 if inverted {
                     set.0 = set.0.map(|half| !half);
@@ -153,8 +157,8 @@ impl Set {
             }
             let (low, after) = one(rest)?;
             rest = after;
-            if let [(b'-', _), more @ ..] = rest
-                && more.first().is_some_and(|(byte, _)| *byte != b']')
+            if let [b'-', more @ ..] = rest
+                && more.first().is_some_and(|byte| *byte != b']')
             {
                 let (high, after) = one(more)?;
                 rest = after;
@@ -167,18 +171,18 @@ impl Set {
 }
 
 /// A byte inside brackets, perhaps behind a backslash, and what comes after it.
-fn one(text: &[(u8, bool)]) -> Option<(u8, &[(u8, bool)])> {
+fn one(text: &[u8]) -> Option<(u8, &[u8])> {
     match text {
-        [(b'\\', _), (byte, _), rest @ ..] => Some((*byte, rest)),
-        [(b'\\', _)] | [] => None,
-        [(byte, _), rest @ ..] => Some((*byte, rest)),
+        [b'\\', byte, rest @ ..] => Some((*byte, rest)),
+        [b'\\'] | [] => None,
+        [byte, rest @ ..] => Some((*byte, rest)),
     }
 }
 
 type Class = fn(&u8) -> bool;
 
 /// `[:alpha:]` and the like, and what comes after it.
-fn class(text: &[(u8, bool)]) -> Option<(Class, &[(u8, bool)])> {
+fn class(text: &[u8]) -> Option<(Class, &[u8])> {
     const CLASSES: [(&[u8], Class); 12] = [
         (b"[:alnum:]", u8::is_ascii_alphanumeric),
         (b"[:alpha:]", u8::is_ascii_alphabetic),
@@ -193,9 +197,7 @@ fn class(text: &[(u8, bool)]) -> Option<(Class, &[(u8, bool)])> {
         (b"[:upper:]", u8::is_ascii_uppercase),
         (b"[:xdigit:]", u8::is_ascii_hexdigit),
     ];
-    CLASSES.iter().find_map(|(name, class)| {
-        let (head, rest) = text.split_at_checked(name.len())?;
-        let same = head.iter().map(|(byte, _)| byte).eq(name.iter());
-        same.then_some((*class, rest))
-    })
+    CLASSES
+        .iter()
+        .find_map(|(name, class)| Some((*class, text.strip_prefix(*name)?)))
 }
