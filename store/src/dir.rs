@@ -79,8 +79,10 @@ impl DirStore {
         for byte in 0..=0xffu8 {
             raw::make_dir(&data, &data_path, &format!("{byte:02x}"))?;
         }
-        for (dir, path) in [(&data, &data_path), (&root_fd, &root)] {
-            rustix::fs::fsync(dir).map_err(|e| StoreError::io("sync", path, e.into()))?;
+        if durability == Durability::Each {
+            for (dir, path) in [(&data, &data_path), (&root_fd, &root)] {
+                rustix::fs::fsync(dir).map_err(|e| StoreError::io("sync", path, e.into()))?;
+            }
         }
         Self::open(root, durability)
     }

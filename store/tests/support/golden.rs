@@ -78,8 +78,8 @@ fn copy_tree(from: &Path, to: &Path) {
 /// A golden repository, opened.
 pub struct Golden {
     pub repository: Arc<Repository>,
-    pub dir: tempfile::TempDir,
-    pub cache: tempfile::TempDir,
+    _dir: tempfile::TempDir,
+    _cache: tempfile::TempDir,
 }
 
 impl Golden {
@@ -95,8 +95,8 @@ impl Golden {
         let repository = repository(name, store, cache.path());
         Self {
             repository,
-            dir,
-            cache,
+            _dir: dir,
+            _cache: cache,
         }
     }
 

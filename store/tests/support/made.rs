@@ -128,7 +128,6 @@ pub struct Tree {
     pub store: MemoryStore,
     pub root: Made,
     pub outer: Made,
-    pub inner: Made,
 }
 
 pub fn tree() -> Tree {
@@ -153,12 +152,7 @@ pub fn tree() -> Tree {
     let root = catalog(&store, "", &rows, |w| {
         w.put_nested(&outer.at("/n")).unwrap()
     });
-    Tree {
-        store,
-        root,
-        outer,
-        inner,
-    }
+    Tree { store, root, outer }
 }
 
 /// A repository over any store, without keys.
