@@ -5,4 +5,10 @@
 mod support;
 
 mod golden;
+mod model;
+mod official;
 mod publish;
+mod resign;
+mod rmfs;
+mod rollback;
+mod tags;

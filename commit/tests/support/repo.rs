@@ -1,7 +1,7 @@
 //! A repository of its own for one test.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +21,35 @@ use super::changes::Changes;
 /// The first instant of every test's clock: 2026-01-01.
 const BEGIN: u64 = 1_767_225_600;
 
+const NAME: &str = "test.example.org";
+
+/// Keys that all tests of this run share: making some takes a second.
+fn keys() -> &'static Path {
+    static KEYS: LazyLock<TempDir> = LazyLock::new(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let ring = formats::trust::generate_keys(NAME, SystemTime::UNIX_EPOCH).unwrap();
+        for (suffix, bytes) in [
+            ("masterkey", ring.master_key),
+            ("key", ring.key),
+            ("crt", ring.certificate),
+            ("pub", ring.public),
+        ] {
+            std::fs::write(dir.path().join(format!("{NAME}.{suffix}")), bytes).unwrap();
+        }
+        dir
+    });
+    KEYS.path()
+}
+
+/// A directory in memory where there is one: the tests' many syncs would wait for the disk.
+pub fn fast_dir() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        return tempfile::tempdir_in(memory).unwrap();
+    }
+    tempfile::tempdir().unwrap()
+}
+
 /// A fresh repository, its publisher and its stage's objects.
 pub struct Repo {
     pub dir: TempDir,
@@ -36,15 +65,15 @@ impl Repo {
 
     /// With other lines of `server.conf`.
     pub fn with(settings: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = fast_dir();
         let settings = settings
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
         let wanted = NewRepository {
-            name: "test.example.org".to_owned(),
+            name: NAME.to_owned(),
             storage: None,
-            keys: None,
+            keys: Some(keys().to_owned()),
             algorithm: Algorithm::Sha1,
             compression: Compression::Zlib,
             uid: 0,

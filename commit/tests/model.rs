@@ -1,0 +1,218 @@
+//! Random changes against a model: whatever was staged is what is published, and every revision is
+//! healthy.
+
+use std::collections::BTreeMap;
+
+use commit::{Outcome, Publisher};
+use formats::changeset::ChangeSet;
+use formats::entry::{Entry, Kind};
+use formats::path::{Name, RepoPath};
+use proptest::prelude::*;
+
+use crate::support::changes::{dir, entry, seal};
+use crate::support::healthy::assert_healthy;
+use crate::support::overlay::{Node, Overlay, plain};
+use crate::support::repo::Repo;
+
+const NAMES: [&str; 5] = ["a", "b", "c.d", "e", ".hidden"];
+
+#[derive(Clone, Debug)]
+enum Do {
+    File(usize, usize, u8),
+    Directory(usize, usize),
+    Link(usize, usize),
+    Remove(usize),
+    Rename(usize, usize, usize),
+    Chmod(usize, u16),
+    Mark(usize),
+    Unmark(usize),
+    Commit,
+}
+
+fn any_step() -> impl Strategy<Value = Do> {
+    let at = || 0..64_usize;
+    let name = || 0..NAMES.len();
+    prop_oneof![
+        4 => (at(), name(), any::<u8>()).prop_map(|(d, n, c)| Do::File(d, n, c)),
+        5 => (at(), name()).prop_map(|(d, n)| Do::Directory(d, n)),
+        1 => (at(), name()).prop_map(|(d, n)| Do::Link(d, n)),
+        2 => at().prop_map(Do::Remove),
+        5 => (at(), at(), name()).prop_map(|(p, d, n)| Do::Rename(p, d, n)),
+        1 => (at(), 0..0o1000_u16).prop_map(|(p, m)| Do::Chmod(p, m)),
+        4 => at().prop_map(Do::Mark),
+        2 => at().prop_map(Do::Unmark),
+        3 => Just(Do::Commit),
+    ]
+}
+
+struct World {
+    repo: Repo,
+    stage: Overlay,
+}
+
+impl World {
+    fn new(settings: &[(&str, &str)]) -> Self {
+        let repo = Repo::with(settings);
+        let stage = Overlay::new(repo.publisher.name(), repo.head());
+        Self { repo, stage }
+    }
+
+    fn pick(&self, at: usize) -> Option<RepoPath> {
+        let paths: Vec<RepoPath> = self.stage.view().into_keys().collect();
+        paths.get(at % paths.len().max(1)).cloned()
+    }
+
+    fn pick_dir(&self, at: usize) -> RepoPath {
+        let view = self.stage.view();
+        let dirs: Vec<&RepoPath> = view
+            .iter()
+            .filter(|(_, entry)| entry.is_dir())
+            .map(|(path, _)| path)
+            .collect();
+        match at % (dirs.len() + 1) {
+            0 => RepoPath::root(),
+            at => dirs[at - 1].clone(),
+        }
+    }
+
+    fn place(&mut self, path: &RepoPath, node: Node) {
+        if self.stage.view().contains_key(path) {
+            self.stage.take(path);
+        }
+        self.stage.put(path, node);
+    }
+
+    fn file(&self, content: u8) -> Entry {
+        let params = self.repo.params();
+        let bytes = vec![content; usize::from(content)];
+        entry(Kind::Regular(seal(
+            self.repo.staged.as_ref(),
+            &params,
+            &bytes,
+        )))
+    }
+
+    fn step(&mut self, step: &Do) {
+        let name = |n: usize| Name::new(NAMES[n].as_bytes()).unwrap();
+        let marker = Name::new(b".cvmfscatalog").unwrap();
+        match *step {
+            Do::File(d, n, content) => {
+                let path = self.pick_dir(d).join(&name(n));
+                let file = self.file(content);
+                self.place(&path, Node::new(file));
+            }
+            Do::Directory(d, n) => {
+                let path = self.pick_dir(d).join(&name(n));
+                self.place(&path, Node::new(dir()));
+            }
+            Do::Link(d, n) => {
+                let path = self.pick_dir(d).join(&name(n));
+                let link = entry(Kind::Symlink(b"somewhere/else".to_vec()));
+                self.place(&path, Node::new(link));
+            }
+            Do::Remove(p) => {
+                if let Some(path) = self.pick(p) {
+                    self.stage.take(&path);
+                }
+            }
+            Do::Rename(p, d, n) => {
+                let (Some(from), to) = (self.pick(p), self.pick_dir(d)) else {
+                    return;
+                };
+                let to = to.join(&name(n));
+                let is_marker = from.name() == Some(marker.clone());
+                if to.is_within(&from) || from.is_within(&to) || is_marker {
+                    return;
+                }
+                let node = self.stage.take(&from);
+                self.place(&to, node);
+            }
+            Do::Chmod(p, perm) => {
+                if let Some(path) = self.pick(p) {
+                    self.stage.edit(&path, |entry| entry.perm = perm);
+                }
+            }
+            Do::Mark(d) => {
+                let path = self.pick_dir(d);
+                if !path.is_root() {
+                    let file = self.file(0);
+                    self.place(&path.join(&marker), Node::new(file));
+                }
+            }
+            Do::Unmark(d) => {
+                let path = self.pick_dir(d).join(&marker);
+                if self.stage.view().contains_key(&path) {
+                    self.stage.take(&path);
+                }
+            }
+            Do::Commit => self.commit(),
+        }
+    }
+
+    fn commit(&mut self) {
+        let changes: ChangeSet = self.stage.freeze();
+        let wanted = self.stage.view();
+        let request = self.repo.request(changes);
+        match self.repo.try_publish(&request).unwrap() {
+            Outcome::Visible(visible) => assert_eq!(visible.warnings, []),
+            Outcome::Nothing => {}
+        }
+        let head = self.repo.head();
+        let all = assert_healthy(self.repo.publisher.repository(), head.root_hash());
+        let published: BTreeMap<RepoPath, Entry> = all
+            .rows
+            .iter()
+            .filter(|(path, _)| !path.is_root())
+            .map(|(path, row)| (path.clone(), plain(&row.entry)))
+            .collect();
+        let wanted: BTreeMap<RepoPath, Entry> = wanted
+            .into_iter()
+            .map(|(path, entry)| (path, plain(&entry)))
+            .collect();
+        assert_eq!(wanted, published);
+        // what was just published is no change
+        let again = self.repo.request(self.stage.freeze());
+        if again.change_set.changes.iter().all(|c| !is_move(c)) {
+            let mut again = again;
+            for change in &mut again.change_set.changes {
+                change.base_root = *head.root_hash();
+                change.base = head.lookup(&change.path).unwrap().map(|r| Box::new(r.entry));
+            }
+            assert_eq!(self.repo.try_publish(&again).unwrap(), Outcome::Nothing);
+        }
+        self.stage = Overlay::new(self.repo.publisher.name(), head);
+    }
+}
+
+fn is_move(change: &formats::changeset::Change) -> bool {
+    matches!(
+        &change.op,
+        formats::changeset::Op::Put {
+            children: formats::changeset::Children::From(_),
+            ..
+        }
+    )
+}
+
+/// More cases with `PROPTEST_CASES`.
+fn config() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    ProptestConfig {
+        cases: asked.and_then(|n| n.parse().ok()).unwrap_or(48),
+        max_shrink_iters: 400,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn what_is_staged_is_what_is_published(steps in prop::collection::vec(any_step(), 1..60)) {
+        let mut world = World::new(&[]);
+        for step in &steps {
+            world.step(step);
+        }
+        world.commit();
+    }
+}
