@@ -25,7 +25,7 @@ use formats::object::{Compression, Content};
 use parking_lot::Mutex;
 use store::{ObjectStore, StoreError, Stored};
 
-use crate::pool::{Handle, Pool, PoolLimits, Ticket, Turn};
+use crate::pool::{Handle, Pool, PoolLimits, Run, Ticket, Turn};
 
 mod cut;
 mod job;
@@ -435,12 +435,7 @@ impl Sealer {
         cancel.bind(pool, ticket);
     }
 
-    fn task(
-        &self,
-        job: SealJob,
-        ticket: Ticket,
-        urgent: Arc<AtomicBool>,
-    ) -> Box<dyn FnOnce(Turn<'_, Scratch>) + Send> {
+    fn task(&self, job: SealJob, ticket: Ticket, urgent: Arc<AtomicBool>) -> Run<Scratch> {
         let pending = self.pool.handle().pend(job.size_hint);
         let (queue, id) = (self.queue.clone(), job.id);
         let forget = Box::new(move || {

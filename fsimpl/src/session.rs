@@ -16,6 +16,7 @@ use rustix::mount::UnmountFlags;
 
 use crate::fs::Fs;
 use crate::fuse::{self, Running};
+use crate::types::Notifier;
 
 /// How the kernel lists our mounts: `fuse.` and this.
 pub const SUBTYPE: &str = "prepub";
@@ -118,6 +119,12 @@ impl Session {
     #[must_use]
     pub fn mountpoint(&self) -> &Path {
         &self.mountpoint
+    }
+
+    /// Who tells the kernel what changed: for [`Fs::set_notifier`] after a repository was added.
+    #[must_use]
+    pub fn notifier(&self) -> &Arc<dyn Notifier> {
+        self.running.notifier()
     }
 
     /// True once it was unmounted, by whomever.

@@ -18,7 +18,7 @@ use formats::object::{Chunk, Content, ObjectKind};
 use store::ObjectStore;
 
 use super::raw::{RawHash, RawHasher};
-use super::sink::{store_bytes, store_range};
+use super::sink::{Part, store_bytes, store_part};
 use super::source::{Source, Span, Spans, Stamp};
 use super::{
     CancelToken, Counters, Done, Generation, Known, SealError, SealParams, Sealed, parallel,
@@ -281,18 +281,21 @@ fn stream(
 ) -> Result<Sealed, SealError> {
     let job = &running.job;
     let mut hasher = raw.is_none().then(RawHasher::new);
-    let hash = store_range(
-        &*job.objects,
+    let part = Part {
+        file: &running.file,
+        spans: Spans::new(&running.stamp, 0, running.stamp.size),
+        kind: ObjectKind::Data,
+        alive: &|| running.alive(pool),
+    };
+    let (objects, buffer) = (&*job.objects, &mut scratch.input[..]);
+    let counters = &running.counters;
+    let hash = store_part(
+        objects,
         &job.params,
-        ObjectKind::Data,
-        (
-            &running.file,
-            Spans::new(&running.stamp, 0, running.stamp.size),
-        ),
-        &mut scratch.input[..],
+        part,
+        buffer,
         hasher.as_mut(),
-        &|| running.alive(pool),
-        &running.counters,
+        counters,
     )?;
     let made = hasher.map(|hasher| hasher.finish(&job.params));
     let raw = raw.or(made).ok_or(SealError::Changed)?;

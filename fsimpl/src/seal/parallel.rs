@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::cut::{Cutter, Piece};
 use super::job::{Ending, Running, Scratch};
 use super::raw::{RawHash, RawHasher};
-use super::sink::store_range;
+use super::sink;
 use super::source::Spans;
 use super::{SealError, Sealed};
 use crate::pool::{Handle, Turn};
@@ -192,17 +192,19 @@ impl Large {
                 )
             }
         };
-        store_range(
-            &*running.job.objects,
-            &running.job.params,
+        let part = sink::Part {
+            file: &running.file,
+            spans: Spans::new(&running.stamp, offset, offset + size),
             kind,
-            (
-                &running.file,
-                Spans::new(&running.stamp, offset, offset + size),
-            ),
-            &mut scratch.input[..],
+            alive: &|| running.alive(pool),
+        };
+        let (job, buffer) = (&running.job, &mut scratch.input[..]);
+        sink::store_part(
+            &*job.objects,
+            &job.params,
+            part,
+            buffer,
             None,
-            &|| running.alive(pool),
             &running.counters,
         )
     }

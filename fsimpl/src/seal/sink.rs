@@ -64,18 +64,30 @@ pub(super) fn store_bytes(
     Ok(hash)
 }
 
-/// Reads `at..at + size` of a file and stores it as one object; feeds `raw` too, if given. `alive` is asked
-/// at every span.
-pub(super) fn store_range(
+/// Part of a file, to become one object.
+pub(super) struct Part<'a> {
+    pub file: &'a File,
+    pub spans: Spans,
+    pub kind: ObjectKind,
+    /// Asked at every span whether there is still a point.
+    pub alive: &'a dyn Fn() -> Result<(), SealError>,
+}
+
+/// Reads part of a file and stores it as one object; feeds `raw` too, if given.
+pub(super) fn store_part(
     objects: &dyn ObjectStore,
     params: &SealParams,
-    kind: ObjectKind,
-    (file, mut spans): (&File, Spans),
+    part: Part<'_>,
     buffer: &mut [u8],
     mut raw: Option<&mut RawHasher>,
-    alive: &dyn Fn() -> Result<(), SealError>,
     counters: &Counters,
 ) -> Result<Hash, SealError> {
+    let Part {
+        file,
+        mut spans,
+        kind,
+        alive,
+    } = part;
     let hashed = Hashed {
         hasher: Hasher::new(params.algorithm),
         pending: objects.begin()?,
