@@ -419,7 +419,10 @@ fn broken(touched: &apply::Touched) -> Vec<Vec<RepoPath>> {
     for ((_, inode), names) in &touched.links {
         groups.entry(*inode).or_default().extend(names.clone());
     }
-    groups.into_values().filter(|names| names.len() > 1).collect()
+    groups
+        .into_values()
+        .filter(|names| names.len() > 1)
+        .collect()
 }
 
 fn limits(session: &Session<'_>, wish: &Wish<'_>) -> Vec<LimitExceeded> {

@@ -72,7 +72,10 @@ impl std::fmt::Display for Conflict {
             ConflictKind::RemovedByUs => write!(f, "{path}: removed here, changed there"),
             ConflictKind::TypeChanged => write!(f, "{path}: of another type there"),
             ConflictKind::ChangedBelow => {
-                write!(f, "{path}: removed, replaced or moved here; {theirs} changed there")
+                write!(
+                    f,
+                    "{path}: removed, replaced or moved here; {theirs} changed there"
+                )
             }
             ConflictKind::ParentRemoved => {
                 write!(f, "{path}: the directory {theirs} was removed there")

@@ -48,7 +48,8 @@ pub(crate) fn read(stores: &[&dyn ObjectStore], file: &Regular) -> Result<Vec<u8
     };
     let mut bytes = Vec::new();
     for name in names {
-        let stored = fetch(stores, &name).map_err(|source| ContentError::Object { name, source })?;
+        let stored =
+            fetch(stores, &name).map_err(|source| ContentError::Object { name, source })?;
         let piece = decompress_all(file.compression, &stored, FILE_BYTES_MAX)
             .map_err(|source| ContentError::Decompress { name, source })?;
         bytes.extend(piece);

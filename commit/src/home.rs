@@ -40,7 +40,9 @@ pub enum HomeError {
         source: io::Error,
     },
     /// There is no such repository.
-    #[error("no repository {name} is registered here ({conf} is missing); make it with `prepub mkfs {name}`")]
+    #[error(
+        "no repository {name} is registered here ({conf} is missing); make it with `prepub mkfs {name}`"
+    )]
     Unknown {
         /// Its name.
         name: String,
@@ -80,7 +82,9 @@ pub enum HomeError {
         kind: &'static str,
     },
     /// A name that cannot be a repository's.
-    #[error("{0:?} cannot be the name of a repository: letters, digits and - in labels joined by dots, at least two, 60 bytes at most (like software.example.org)")]
+    #[error(
+        "{0:?} cannot be the name of a repository: letters, digits and - in labels joined by dots, at least two, 60 bytes at most (like software.example.org)"
+    )]
     BadName(String),
 }
 
@@ -246,10 +250,11 @@ impl RepoHome {
     /// [`HomeError::Storage`].
     pub fn storage(&self) -> Result<Arc<dyn ObjectStore>, HomeError> {
         let dir = self.storage_dir()?;
-        let store = DirStore::open(&dir, Durability::Batch).map_err(|source| HomeError::Storage {
-            name: self.name.clone(),
-            source,
-        })?;
+        let store =
+            DirStore::open(&dir, Durability::Batch).map_err(|source| HomeError::Storage {
+                name: self.name.clone(),
+                source,
+            })?;
         Ok(Arc::new(store))
     }
 
@@ -331,7 +336,9 @@ mod tests {
         for good in ["a.b", "software.example.org", "x-1.y_2.z"] {
             assert!(check_name(good).is_ok(), "{good}");
         }
-        for bad in ["", "a", "a..b", ".a.b", "a/b.c", "a b.c", "-a.b", "ä.b", "a.b\n"] {
+        for bad in [
+            "", "a", "a..b", ".a.b", "a/b.c", "a b.c", "-a.b", "ä.b", "a.b\n",
+        ] {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }
     }

@@ -68,7 +68,9 @@ pub struct NewRepository {
 #[derive(Debug, thiserror::Error)]
 pub enum MkfsError {
     /// It is there already.
-    #[error("{name} exists already ({path}); remove it with `prepub rmfs {name}`, or choose another name")]
+    #[error(
+        "{name} exists already ({path}); remove it with `prepub rmfs {name}`, or choose another name"
+    )]
     Exists {
         /// Its name.
         name: String,
@@ -203,11 +205,7 @@ struct Keys {
     certificate: Certificate,
 }
 
-fn place_keys(
-    home: &RepoHome,
-    wanted: &NewRepository,
-    now: SystemTime,
-) -> Result<Keys, MkfsError> {
+fn place_keys(home: &RepoHome, wanted: &NewRepository, now: SystemTime) -> Result<Keys, MkfsError> {
     let trust = |source| MkfsError::Trust {
         name: wanted.name.clone(),
         source,
@@ -315,14 +313,10 @@ fn first_revision(
         revision: FIRST_REVISION,
         timestamp,
     };
-    let history = records::edit_history(
-        storage,
-        name,
-        None,
-        algorithm,
-        work.path(),
-        &mut |tags| tags.set_trunk(&head),
-    )?;
+    let history =
+        records::edit_history(storage, name, None, algorithm, work.path(), &mut |tags| {
+            tags.set_trunk(&head)
+        })?;
     storage.sync().map_err(failed)?;
     let references = [
         (root, RefKind::Catalog),
@@ -429,13 +423,16 @@ fn render_conf(
         Compression::Zlib => "default",
         Compression::None => "none",
     };
-    let mut conf = formats::server_conf::ServerConf::parse(HEADER.as_bytes())
-        .map_err(MkfsError::Conf)?;
+    let mut conf =
+        formats::server_conf::ServerConf::parse(HEADER.as_bytes()).map_err(MkfsError::Conf)?;
     let settings = [
         ("CVMFS_CREATOR_VERSION", "143".to_owned()),
         ("CVMFS_REPOSITORY_NAME", wanted.name.clone()),
         ("CVMFS_REPOSITORY_TYPE", "stratum0".to_owned()),
-        ("CVMFS_SPOOL_DIR", home.spool_dir.to_string_lossy().into_owned()),
+        (
+            "CVMFS_SPOOL_DIR",
+            home.spool_dir.to_string_lossy().into_owned(),
+        ),
         ("CVMFS_STRATUM0", wanted.url.clone()),
         (
             "CVMFS_UPSTREAM_STORAGE",

@@ -25,7 +25,9 @@ pub enum ObjectsError {
     #[error("{0} has no content yet; wait until it is sealed, and try again")]
     Unsealed(RepoPath),
     /// An object that neither the stage nor the storage has.
-    #[error("{path} needs object {name}, which is neither staged nor published any more; write the file again")]
+    #[error(
+        "{path} needs object {name}, which is neither staged nor published any more; write the file again"
+    )]
     Missing {
         /// A file that needs it.
         path: RepoPath,
@@ -125,7 +127,7 @@ pub(crate) fn store_all(
                     return;
                 }
             }
-            if at % PROGRESS_EVERY == 0 {
+            if at.is_multiple_of(PROGRESS_EVERY) {
                 progress.step(Step::Store, at as u64, total);
             }
         }

@@ -99,8 +99,7 @@ pub fn preview(
         source,
     };
     let revision = repository.revision_of(&head).map_err(compare)?;
-    let conflicts =
-        conflicts::find(repository, &revision, &params, change_set).map_err(compare)?;
+    let conflicts = conflicts::find(repository, &revision, &params, change_set).map_err(compare)?;
     let wish = Wish {
         change_set,
         params: &params,
@@ -161,9 +160,7 @@ pub fn preview(
 }
 
 fn file_size(entry: Option<&Entry>) -> u64 {
-    entry
-        .and_then(Entry::regular)
-        .map_or(0, |file| file.size)
+    entry.and_then(Entry::regular).map_or(0, |file| file.size)
 }
 
 /// What a change amounts to; none if nothing.

@@ -60,7 +60,9 @@ pub enum PublisherError {
         source: formats::history::HistoryError,
     },
     /// A tag that cannot be set.
-    #[error("the tag {name:?} exists already, on revision {revision}; choose another name, or remove it with `prepub tag remove`")]
+    #[error(
+        "the tag {name:?} exists already, on revision {revision}; choose another name, or remove it with `prepub tag remove`"
+    )]
     TagExists {
         /// Its name.
         name: String,

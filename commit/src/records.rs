@@ -64,7 +64,9 @@ pub enum RecordsError {
     #[error("injected fault at {0}")]
     Injected(&'static str),
     /// The reflog is not the one that was written last.
-    #[error("the reflog hashes to {found}, {checksum_file} says {expected}: another program changed it; `cvmfs_server check -r` or `prepub check` says more")]
+    #[error(
+        "the reflog hashes to {found}, {checksum_file} says {expected}: another program changed it; `cvmfs_server check -r` or `prepub check` says more"
+    )]
     Mismatch {
         /// What it hashes to.
         found: Hash,
@@ -285,9 +287,9 @@ fn write_reflog(
     storage
         .write_root(REFLOG, &bytes)
         .map_err(storage_error("write", REFLOG))?;
-    fail::fail_point!("records::before_checksum", |_| Err(
-        RecordsError::Injected("records::before_checksum")
-    ));
+    fail::fail_point!("records::before_checksum", |_| Err(RecordsError::Injected(
+        "records::before_checksum"
+    )));
     replace_file(&spool.join(CHECKSUM), text.as_bytes(), 0o644)?;
     let next = spool.join(NEXT_CHECKSUM);
     fs::remove_file(&next).map_err(file_error(&next))?;

@@ -86,11 +86,7 @@ impl Stratum0 {
 
     /// As [`Stratum0::open`], sharing a reader's cache of catalogs.
     #[must_use]
-    pub fn with_repository(
-        home: RepoHome,
-        repository: Arc<Repository>,
-        cache_dir: &Path,
-    ) -> Self {
+    pub fn with_repository(home: RepoHome, repository: Arc<Repository>, cache_dir: &Path) -> Self {
         Self {
             storage: repository.store().clone(),
             home,
@@ -246,12 +242,16 @@ impl Publisher for Stratum0 {
             if root == revision.root_hash {
                 return Ok(true);
             }
-            let ancestry = self.repository.catalog(&root, None).ok().and_then(|catalog| {
-                let read = |catalog: &formats::Catalog| {
-                    Ok((catalog.revision(), catalog.previous_revision()))
-                };
-                catalog.with(read).ok()
-            });
+            let ancestry = self
+                .repository
+                .catalog(&root, None)
+                .ok()
+                .and_then(|catalog| {
+                    let read = |catalog: &formats::Catalog| {
+                        Ok((catalog.revision(), catalog.previous_revision()))
+                    };
+                    catalog.with(read).ok()
+                });
             let Some((number, previous)) = ancestry else {
                 // collected as garbage: what is older than this was superseded long ago
                 return Ok(false);
@@ -361,13 +361,15 @@ impl Stratum0Lease<'_> {
             .map_err(publisher.sign_error())?;
         let history = self.edit_tags(&revision, &params, edit, work.path())?;
         let algorithm = params.algorithm;
-        let certificate_hash =
-            records::store_bytes(storage, algorithm, ObjectKind::Certificate, certificate.pem())
-                .map_err(|e| publisher.records(e))?;
+        let certificate_hash = records::store_bytes(
+            storage,
+            algorithm,
+            ObjectKind::Certificate,
+            certificate.pem(),
+        )
+        .map_err(|e| publisher.records(e))?;
         fail_at("stratum0::before_sync")?;
-        storage
-            .sync()
-            .map_err(publisher.storage_error("sync"))?;
+        storage.sync().map_err(publisher.storage_error("sync"))?;
 
         let before = self.head.manifest();
         // clients refuse a manifest that is older than the one they have, whatever our clock does
@@ -382,7 +384,11 @@ impl Stratum0Lease<'_> {
             reference(certificate_hash, RefKind::Certificate),
         ];
         references.extend(history.map(|hash| reference(hash, RefKind::History)));
-        references.extend(before.meta_info.map(|hash| reference(hash, RefKind::MetaInfo)));
+        references.extend(
+            before
+                .meta_info
+                .map(|hash| reference(hash, RefKind::MetaInfo)),
+        );
         let reflog = records::append_reflog(
             storage,
             &publisher.home.spool_dir,

@@ -46,9 +46,19 @@ mod tests {
 
     #[test]
     fn ages() {
-        assert_eq!(before("4 weeks ago", 10_000_000), Some(10_000_000 - 2_419_200));
+        assert_eq!(
+            before("4 weeks ago", 10_000_000),
+            Some(10_000_000 - 2_419_200)
+        );
         assert_eq!(before("1 day 2 hours ago", 100_000), Some(6_400));
-        for unclear in ["", "yesterday", "3 days", "x days ago", "-3 days ago", "3 moons ago"] {
+        for unclear in [
+            "",
+            "yesterday",
+            "3 days",
+            "x days ago",
+            "-3 days ago",
+            "3 moons ago",
+        ] {
             assert_eq!(before(unclear, 100), None, "{unclear}");
         }
     }

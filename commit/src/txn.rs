@@ -154,9 +154,7 @@ impl Txn {
         let file = tempfile::NamedTempFile::new_in(&self.dir);
         let mut file = file.map_err(io_error("write in", &self.dir))?;
         io::Write::write_all(&mut file, &text).map_err(io_error("write", &path))?;
-        file.as_file()
-            .sync_all()
-            .map_err(io_error("sync", &path))?;
+        file.as_file().sync_all().map_err(io_error("sync", &path))?;
         file.persist(&path)
             .map_err(|failed| io_error("write", &path)(failed.error))?;
         sync_dir(&self.dir)

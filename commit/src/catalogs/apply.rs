@@ -9,8 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use formats::changeset::{Change, Children, Op};
 use formats::catalog::Role;
+use formats::changeset::{Change, Children, Op};
 use formats::dirtab::Dirtab;
 use formats::entry::{Entry, Kind, Mtime};
 use formats::hash::Hash;
@@ -421,7 +421,10 @@ impl<'s, 'a> Applier<'s, 'a> {
         if self.checked_parent.as_ref() == Some(&parent) {
             return Ok(());
         }
-        let in_listed_directory = self.frames.last().is_some_and(|(frame, _)| *frame == parent);
+        let in_listed_directory = self
+            .frames
+            .last()
+            .is_some_and(|(frame, _)| *frame == parent);
         let stands = in_listed_directory
             || self
                 .session

@@ -53,13 +53,13 @@ impl Totals<'_> {
         if let Some(known) = self.known.get(hash) {
             return Ok(*known);
         }
-        let counters =
-            self.repo
-                .catalog_counters(hash)
-                .map_err(|source| CatalogsError::Read {
-                    prefix: at.clone(),
-                    source,
-                })?;
+        let counters = self
+            .repo
+            .catalog_counters(hash)
+            .map_err(|source| CatalogsError::Read {
+                prefix: at.clone(),
+                source,
+            })?;
         let total = counters.total();
         self.known.insert(*hash, total);
         Ok(total)

@@ -446,7 +446,13 @@ impl<'a> Session<'a> {
         };
         self.edit(&home, |open| {
             open.replace(row, &mountpoint)?;
-            open.nested.insert(path.clone(), Link { hash: None, size: 0 });
+            open.nested.insert(
+                path.clone(),
+                Link {
+                    hash: None,
+                    size: 0,
+                },
+            );
             Ok(())
         })?;
         let open = Open {

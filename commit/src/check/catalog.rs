@@ -233,7 +233,7 @@ impl Inspection<'_, '_> {
             self.reached += children.len() as u64;
             let is_catalog_root = path == *self.root;
             let marker = children.iter().any(|child| child.name == MARKER);
-            if marker && !(is_catalog_root && !path.is_root()) {
+            if marker && (!is_catalog_root || path.is_root()) {
                 self.report().find(
                     19,
                     place(&path),

@@ -13,7 +13,7 @@ pub(super) fn check(subject: &Subject<'_>, report: &mut Report, watch: &dyn Watc
             Err(error) => report.find(32, name, chain(&error)),
         }
         report.objects += 1;
-        if report.objects % 256 == 0 {
+        if report.objects.is_multiple_of(256) {
             watch.checked(report.catalogs, report.rows, report.objects);
         }
         Ok::<(), StoreError>(())
