@@ -8,8 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
-use formats::{Hash, ObjectKind, ObjectName};
+use formats::{Algorithm, Hash, ObjectKind, ObjectName, PrivateKey, SignedWhitelist};
 
 use crate::support::golden::manifest_field;
 use crate::support::{REPO, Sandbox, can_mount, is_root, skip_unless, write};
@@ -220,6 +221,18 @@ fn a_repository_that_cannot_be_read_names_what_is_wrong() {
     sandbox.ok(["commit", REPO]);
 }
 
+/// Replaces the whitelist with one that ended yesterday.
+fn expire_whitelist(sandbox: &Sandbox) {
+    let file = sandbox.storage().join(".cvmfswhitelist");
+    let signed = SignedWhitelist::parse(&fs::read(&file).unwrap()).unwrap();
+    let day = Duration::from_secs(86_400);
+    let ended = signed.whitelist.renewed(SystemTime::now() - 2 * day, day);
+    let key = fs::read(sandbox.state().join(format!("keys/{REPO}.masterkey"))).unwrap();
+    let key = PrivateKey::from_pem(&key).unwrap();
+    let signed = formats::trust::sign_whitelist(ended, Algorithm::Sha1, &key).unwrap();
+    fs::write(&file, signed.to_bytes()).unwrap();
+}
+
 #[test]
 fn an_expired_whitelist_stops_a_commit_and_resign_helps() {
     let Some(sandbox) = Sandbox::mounted() else {
@@ -231,10 +244,12 @@ fn an_expired_whitelist_stops_a_commit_and_resign_helps() {
         days.as_f64().is_some_and(|d| d > 28.0 && d < 31.0),
         "{days}"
     );
-    let whitelist = sandbox.storage().join(".cvmfswhitelist");
-    fs::remove_file(&whitelist).unwrap();
+    expire_whitelist(&sandbox);
     let message = sandbox.fails(1, ["commit", REPO]);
-    assert!(message.contains("whitelist"), "{message}");
+    assert!(
+        message.contains("whitelist") && message.contains("resign"),
+        "{message}"
+    );
     assert_eq!(
         fs::read(sandbox.root().join("file")).unwrap(),
         b"x",
