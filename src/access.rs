@@ -83,7 +83,10 @@ pub fn check(request: &Request, peer: &Peer, owner: u32, settings: &Settings) ->
                 && commit.tag.is_some()
                 && !allow.iter().any(|a| grants(a, Right::Tag, &root, peer))
             {
-                return denied(format!("uid {} may commit to {repo}, but not tag it", peer.uid));
+                return denied(format!(
+                    "uid {} may commit to {repo}, but not tag it",
+                    peer.uid
+                ));
             }
             Ok(())
         }
@@ -116,7 +119,9 @@ fn lookup_file(name: &str, database: &str) -> Option<u32> {
     let text = std::fs::read_to_string(database).ok()?;
     text.lines()
         .map(|line| line.split(':'))
-        .find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?)
+        .find_map(|mut fields| {
+            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+        })
 }
 
 /// LDAP, sssd and their like are asked through `getent`, which speaks to all of them.
@@ -174,16 +179,34 @@ mod tests {
             (request("tag-list", ""), [true; 4]),
             (request("check", ""), [true; 4]),
             (request("commit", r#","dry_run":true"#), [true; 4]),
-            (request("commit", r#","paths":["/sw"]"#), [false, true, true, false]),
-            (request("commit", r#","paths":["/sw/x","/sw/y"]"#), [false, true, true, false]),
-            (request("commit", r#","paths":["/sw"],"tag":"v1""#), [false, true, true, false]),
+            (
+                request("commit", r#","paths":["/sw"]"#),
+                [false, true, true, false],
+            ),
+            (
+                request("commit", r#","paths":["/sw/x","/sw/y"]"#),
+                [false, true, true, false],
+            ),
+            (
+                request("commit", r#","paths":["/sw"],"tag":"v1""#),
+                [false, true, true, false],
+            ),
             (request("commit", r#","paths":["/sw","/etc"]"#), [false; 4]),
             (request("commit", r#","paths":["/software"]"#), [false; 4]),
             (request("commit", ""), [false; 4]),
-            (request("abort", r#","path":"/sw""#), [false, false, false, true]),
+            (
+                request("abort", r#","path":"/sw""#),
+                [false, false, false, true],
+            ),
             (request("abort", ""), [false, false, false, true]),
-            (request("tag-add", r#","name":"t""#), [false, true, true, false]),
-            (request("tag-remove", r#","names":["t"]"#), [false, true, true, false]),
+            (
+                request("tag-add", r#","name":"t""#),
+                [false, true, true, false],
+            ),
+            (
+                request("tag-remove", r#","names":["t"]"#),
+                [false, true, true, false],
+            ),
             (request("mkfs", ""), [false; 4]),
             (request("rollback", r#","tag":"t""#), [false; 4]),
             (request("resign", r#","days":30"#), [false; 4]),
@@ -195,7 +218,12 @@ mod tests {
             gid: uid,
             groups: groups.to_vec(),
         };
-        let peers = [peer(9, &[9]), peer(2000, &[]), peer(9, &[8, 3000]), peer(2001, &[])];
+        let peers = [
+            peer(9, &[9]),
+            peer(2000, &[]),
+            peer(9, &[8, 3000]),
+            peer(2001, &[]),
+        ];
         for (request, may) in &requests {
             for (peer, may) in peers.iter().zip(may) {
                 let result = check(request, peer, OWNER, &settings());

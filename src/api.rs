@@ -49,7 +49,7 @@ pub enum Request {
     /// Renews the whitelist.
     Resign(Resign),
     /// Deletes a repository.
-    Rmfs(Rmfs),
+    Rmfs(Repo),
     /// Ends the daemon.
     Unmount(Unmount),
 }
@@ -192,16 +192,6 @@ pub struct Resign {
     pub repo: String,
     /// For how long.
     pub days: u32,
-}
-
-/// `rmfs`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rmfs {
-    /// The repository.
-    pub repo: String,
-    /// Leave the keys.
-    #[serde(default)]
-    pub keep_keys: bool,
 }
 
 /// `unmount`
@@ -435,13 +425,23 @@ mod tests {
 
     #[test]
     fn paths_of_any_bytes_survive_text() {
-        for bytes in [&b""[..], b"/a", b"/a\\b", b"/\xff\xfe/x", b"/n\nl", "/ü/\\x41".as_bytes()] {
+        for bytes in [
+            &b""[..],
+            b"/a",
+            b"/a\\b",
+            b"/\xff\xfe/x",
+            b"/n\nl",
+            "/ü/\\x41".as_bytes(),
+        ] {
             let path = PathText(RepoPath::new(bytes).unwrap());
             let text = path.to_string();
             assert!(!text.contains('\n'));
             assert_eq!(text.parse::<PathText>().unwrap(), path, "{text}");
         }
-        assert_eq!(PathText(RepoPath::new(b"/\xff").unwrap()).to_string(), "/\\xff");
+        assert_eq!(
+            PathText(RepoPath::new(b"/\xff").unwrap()).to_string(),
+            "/\\xff"
+        );
         for bad in ["a", "/a/../b", "/\\q", "/\\x4", "/a\\"] {
             assert!(bad.parse::<PathText>().is_err(), "{bad}");
         }
@@ -458,9 +458,15 @@ mod tests {
         assert_eq!(commit.open_files, Some(OpenFiles::Skip));
         assert_eq!(request.verb(), "commit");
         assert_eq!(Request::from_http("health", b"").unwrap(), Request::Health);
-        assert_eq!(Request::from_http("frobnicate", b"{}").unwrap_err().kind, Kind::NotFound);
+        assert_eq!(
+            Request::from_http("frobnicate", b"{}").unwrap_err().kind,
+            Kind::NotFound
+        );
         for bad in [&b"{"[..], b"[]", b"{}"] {
-            assert_eq!(Request::from_http("commit", bad).unwrap_err().kind, Kind::Usage);
+            assert_eq!(
+                Request::from_http("commit", bad).unwrap_err().kind,
+                Kind::Usage
+            );
         }
     }
 }

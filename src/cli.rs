@@ -73,7 +73,13 @@ pub struct Global {
     pub state_dir: Option<PathBuf>,
     /// What is logged: error, warn, info, debug, trace, or filters by module such as
     /// "info,fsimpl=debug" [default: info for the daemon, warn for other commands]
-    #[arg(long, global = true, value_name = "LEVEL", env = "PREPUB_LOG", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "PREPUB_LOG",
+        hide_env_values = true
+    )]
     pub log_level: Option<String>,
     /// No progress and no remarks on stderr; only results and errors
     #[arg(short, long, global = true)]
@@ -186,7 +192,7 @@ Examples:
   prepub mount ~/mnt
   prepub mount --foreground           under a service manager, or to watch it")]
 pub struct Mount {
-    /// An existing directory, or one that can be made [default: `mountpoint` of the configuration;
+    /// An existing, empty directory [default: `mountpoint` of the configuration, made if missing;
     /// /prepub for root, $XDG_RUNTIME_DIR/prepub for others]
     #[arg(value_hint = ValueHint::DirPath, env = "PREPUB_MOUNTPOINT", hide_env_values = true)]
     pub mountpoint: Option<PathBuf>,
@@ -194,7 +200,12 @@ pub struct Mount {
     #[arg(long)]
     pub foreground: bool,
     /// Where to serve the embedded repositories [default: 127.0.0.1:8330; another port if taken]
-    #[arg(long, value_name = "ADDRESS:PORT", env = "PREPUB_LISTEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        env = "PREPUB_LISTEN",
+        hide_env_values = true
+    )]
     pub listen: Option<SocketAddr>,
     /// Set by `mount` itself for its background process: report on stdout, then let go of it.
     #[arg(long, hide = true)]
@@ -287,7 +298,13 @@ pub struct Commit {
     #[arg(required = true)]
     pub target: Vec<String>,
     /// Description of the tag
-    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub message: String,
     /// Name the new revision; letters, digits and "-_./:", not yet used
     #[arg(long, value_name = "NAME")]
@@ -361,14 +378,22 @@ pub struct TagList {
 
 /// `prepub tag add`
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  prepub tag add demo.example.org v1.0 -m \"as used for the May run\"")]
+#[command(
+    after_help = "Example:\n  prepub tag add demo.example.org v1.0 -m \"as used for the May run\""
+)]
 pub struct TagAdd {
     /// The repository
     pub repo: String,
     /// Letters, digits and "-_./:"; not yet used, not trunk or trunk-previous
     pub name: String,
     /// Description
-    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub message: String,
     /// Output.
     #[command(flatten)]
@@ -445,16 +470,15 @@ pub struct Resign {
 
 /// `prepub rmfs`
 #[derive(Args, Debug)]
-#[command(after_help = "What is deleted cannot be had back.")]
+#[command(after_help = "\
+What is deleted cannot be had back, the keys included. The name is asked for on the terminal unless
+--force is given.")]
 pub struct Rmfs {
     /// The repository
     pub repo: String,
     /// Do not ask. Needed where there is no terminal to ask on
     #[arg(short, long)]
     pub force: bool,
-    /// Keep REPO.masterkey, REPO.key, REPO.crt and REPO.pub in STATE/keys
-    #[arg(long)]
-    pub keep_keys: bool,
     /// Output.
     #[command(flatten)]
     pub json: Json,

@@ -353,16 +353,14 @@ pub struct RepositorySettings<'a> {
 /// # Errors
 /// With line, and for an unknown key the nearest known one.
 pub fn parse(text: &str, path: &Path) -> Result<File> {
-    let file: File =
-        toml::from_str(text).map_err(|error| explain::explain(&error, text, path))?;
+    let file: File = toml::from_str(text).map_err(|error| explain::explain(&error, text, path))?;
     explain::check(&file, path)?;
     Ok(file)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|e| {
-        Failure::usage(format!("{} is no usable path", path.display())).because(&e)
-    })
+    std::path::absolute(path)
+        .map_err(|e| Failure::usage(format!("{} is no usable path", path.display())).because(&e))
 }
 
 #[cfg(test)]

@@ -1,1 +1,46 @@
-fn main() {}
+//! prepub: a staging filesystem with a commit hook for CernVM-FS publishing.
+//!
+//! In reading order: what can be typed ([`cli`]) and what each command does ([`cmd`]); the verbs
+//! themselves ([`engine`], [`hook`]), asked through ([`asker`]) either in this process or over the
+//! control socket ([`control`], [`api`], [`access`]) of the [`daemon`], which mounts, and serves
+//! ([`serve`]); what they stand on: [`config`], [`state`], [`target`]; and what people see of it:
+//! [`report`], [`progress`], [`telemetry`].
+//!
+//! This is the only place where staging and committing meet.
+
+mod access;
+mod api;
+mod asker;
+mod cli;
+mod clock;
+mod cmd;
+mod config;
+mod control;
+mod daemon;
+mod engine;
+mod hook;
+mod peer;
+mod progress;
+mod report;
+mod serve;
+mod state;
+mod target;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _faults = fail::FailScenario::setup();
+    let cli = cli::Cli::parse();
+    let json = cli.command.wants_json();
+    match cmd::run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            cmd::output::fail(&failure, json);
+            failure.exit_code()
+        }
+    }
+}

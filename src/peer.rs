@@ -55,8 +55,8 @@ fn groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     const GROUPS_MAX: usize = 65_536;
     let mut groups = vec![0_u32; 64];
     loop {
-        let mut bytes = libc::socklen_t::try_from(groups.len() * size_of::<u32>())
-            .map_err(io::Error::other)?;
+        let mut bytes =
+            libc::socklen_t::try_from(groups.len() * size_of::<u32>()).map_err(io::Error::other)?;
         // SAFETY: `groups` is writable for the `bytes` bytes that the kernel is told of, and
         // `bytes` outlives the call.
         let result = unsafe {

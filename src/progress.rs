@@ -71,7 +71,11 @@ fn line(progress: &Progress) -> String {
     let unit = unit.as_str().unwrap_or_default();
     match progress.total {
         0 => format!("{}: {} {unit}", title(progress.step), progress.done),
-        total => format!("{}: {} of {total} {unit}", title(progress.step), progress.done),
+        total => format!(
+            "{}: {} of {total} {unit}",
+            title(progress.step),
+            progress.done
+        ),
     }
 }
 
@@ -107,7 +111,11 @@ impl Watch for Display {
 
 impl Bars {
     fn show(&mut self, progress: &Progress) {
-        if self.current.as_ref().is_none_or(|(step, ..)| *step != progress.step) {
+        if self
+            .current
+            .as_ref()
+            .is_none_or(|(step, ..)| *step != progress.step)
+        {
             if let Some((_, bar, _)) = self.current.take() {
                 bar.finish_and_clear();
             }
@@ -159,6 +167,12 @@ mod tests {
             unit: Unit::Files,
         };
         assert_eq!(line(&progress), "sealing: 3 of 10 files");
-        assert_eq!(line(&Progress { total: 0, ..progress }), "sealing: 3 files");
+        assert_eq!(
+            line(&Progress {
+                total: 0,
+                ..progress
+            }),
+            "sealing: 3 files"
+        );
     }
 }

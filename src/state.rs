@@ -71,8 +71,12 @@ impl State {
             Some(format) => return Err(state.wrong_format(format)),
             None => {
                 state.refuse_foreign()?;
-                replace_file(&state.dir.join("format"), format!("{FORMAT}\n").as_bytes(), 0o644)
-                    .map_err(|e| cannot_write(dir, &e))?;
+                replace_file(
+                    &state.dir.join("format"),
+                    format!("{FORMAT}\n").as_bytes(),
+                    0o644,
+                )
+                .map_err(|e| cannot_write(dir, &e))?;
             }
         }
         for (name, mode) in [
@@ -360,7 +364,10 @@ mod tests {
         fs::write(dir.path().join("format"), "2\n").unwrap();
         for result in [State::open(dir.path()), State::create(dir.path())] {
             let text = result.unwrap_err().to_string();
-            assert!(text.contains("format 2") && text.contains("newer prepub"), "{text}");
+            assert!(
+                text.contains("format 2") && text.contains("newer prepub"),
+                "{text}"
+            );
         }
         fs::write(dir.path().join("format"), "zwei").unwrap();
         assert_eq!(State::open(dir.path()).unwrap_err().kind, Kind::Damaged);

@@ -78,7 +78,9 @@ impl Surroundings {
         for path in paths {
             match kept.last() {
                 Some(outer) if path.is_within(outer) => {
-                    notes.push(format!("{path} lies within {outer}, which is published as a whole"));
+                    notes.push(format!(
+                        "{path} lies within {outer}, which is published as a whole"
+                    ));
                 }
                 _ => kept.push(path),
             }
@@ -91,7 +93,10 @@ impl Surroundings {
             Failure::usage(format!("{text:?} is no path of {repo}")).because(&e)
         };
         let mut path = RepoPath::root();
-        for name in rest.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".") {
+        for name in rest
+            .split(|b| *b == b'/')
+            .filter(|name| !name.is_empty() && *name != b".")
+        {
             path = path.join(&formats::Name::new(name).map_err(bad)?);
         }
         Ok(Target {
@@ -113,16 +118,21 @@ impl Surroundings {
             return outside("cannot be below the mount: nothing is mounted".into());
         };
         let real = real_parent(mountpoint);
-        let below = absolute.strip_prefix(&real).or(absolute.strip_prefix(mountpoint));
+        let below = absolute
+            .strip_prefix(&real)
+            .or(absolute.strip_prefix(mountpoint));
         let Ok(below) = below else {
             return outside(format!("lies outside the mount {}", mountpoint.display()));
         };
-        let mut names = below.components().map(Component::as_os_str).map(OsStr::as_bytes);
+        let mut names = below
+            .components()
+            .map(Component::as_os_str)
+            .map(OsStr::as_bytes);
         let Some(repo) = names.next().map(String::from_utf8_lossy) else {
-            return Err(Failure::usage(format!(
-                "{text} is the mount point, not one repository"
-            ))
-            .hint(self.known()));
+            return Err(
+                Failure::usage(format!("{text} is the mount point, not one repository"))
+                    .hint(self.known()),
+            );
         };
         if !self.repositories.iter().any(|known| *known == *repo) {
             return outside(format!("is below no repository: there is no {repo}"));
@@ -215,10 +225,18 @@ mod tests {
             ("link", "a.example.org", "/sw/link"),
             ("link/x", "a.example.org", "/sw/v1/x"),
             (&format!("{mnt}/a.example.org/new"), "a.example.org", "/new"),
-            (&format!("{other}/a.example.org/new"), "a.example.org", "/new"),
+            (
+                &format!("{other}/a.example.org/new"),
+                "a.example.org",
+                "/new",
+            ),
         ] {
             let target = here.resolve(text).unwrap_or_else(|e| panic!("{text}: {e}"));
-            assert_eq!((target.repo.as_str(), target.path), (repo, path.parse().unwrap()), "{text}");
+            assert_eq!(
+                (target.repo.as_str(), target.path),
+                (repo, path.parse().unwrap()),
+                "{text}"
+            );
         }
     }
 
@@ -245,7 +263,10 @@ mod tests {
             ..here
         };
         let text = unmounted.resolve("c.example.org").unwrap_err().to_string();
-        assert!(text.contains("no repository here") && text.contains("a.example.org"), "{text}");
+        assert!(
+            text.contains("no repository here") && text.contains("a.example.org"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -255,7 +276,8 @@ mod tests {
         let all = |texts: &[&str]| {
             here.resolve_all(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>())
         };
-        let (_, paths, notes) = all(&["a.example.org/b", "a.example.org/a/x", "a.example.org/a"]).unwrap();
+        let (_, paths, notes) =
+            all(&["a.example.org/b", "a.example.org/a/x", "a.example.org/a"]).unwrap();
         assert_eq!(paths, ["/a".parse().unwrap(), "/b".parse().unwrap()]);
         assert!(notes[0].contains("/a/x lies within /a"));
         let failure = all(&["a.example.org", "b.example.org"]).unwrap_err();

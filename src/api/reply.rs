@@ -359,8 +359,12 @@ pub struct Made {
 pub struct Removed {
     /// The repository that is no more.
     pub repo: String,
-    /// Where its keys were left.
-    pub kept_keys: Option<String>,
+    /// Objects that were deleted.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What was left where it is, for it is none of the repository's.
+    pub left: Vec<String>,
 }
 
 /// `unmount`

@@ -49,7 +49,10 @@ mod tests {
     #[test]
     fn root_and_others() {
         let none = |_: &str| None;
-        assert_eq!(Places::of(true, &none).state_dir, PathBuf::from("/var/lib/prepub"));
+        assert_eq!(
+            Places::of(true, &none).state_dir,
+            PathBuf::from("/var/lib/prepub")
+        );
         let env = |name: &str| match name {
             "HOME" => Some(PathBuf::from("/home/a")),
             "XDG_RUNTIME_DIR" => Some(PathBuf::from("/run/user/7")),
@@ -57,8 +60,14 @@ mod tests {
             _ => None,
         };
         let places = Places::of(false, &env);
-        assert_eq!(places.config, PathBuf::from("/home/a/.config/prepub/config.toml"));
-        assert_eq!(places.state_dir, PathBuf::from("/home/a/.local/state/prepub"));
+        assert_eq!(
+            places.config,
+            PathBuf::from("/home/a/.config/prepub/config.toml")
+        );
+        assert_eq!(
+            places.state_dir,
+            PathBuf::from("/home/a/.local/state/prepub")
+        );
         assert_eq!(places.mountpoint, Some(PathBuf::from("/run/user/7/prepub")));
     }
 }

@@ -54,7 +54,10 @@ fn parse(text: &str, units: &[(&str, u64)], what: &str, example: &str) -> Result
         ));
     }
     let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
-        return Err(format!("{unit:?} is no unit of a {what}; one of {}", known()));
+        return Err(format!(
+            "{unit:?} is no unit of a {what}; one of {}",
+            known()
+        ));
     };
     number
         .checked_mul(*factor)
@@ -160,9 +163,19 @@ mod tests {
     fn refuses_what_has_no_unit_or_a_wrong_one() {
         assert!("10".parse::<Bytes>().unwrap_err().contains("no unit"));
         assert!("10Gb".parse::<Bytes>().unwrap_err().contains("GiB"));
-        assert!("10s".parse::<Bytes>().unwrap_err().contains("no unit of a size"));
+        assert!(
+            "10s"
+                .parse::<Bytes>()
+                .unwrap_err()
+                .contains("no unit of a size")
+        );
         assert!("30MiB".parse::<Span>().unwrap_err().contains("min"));
         assert!("-1s".parse::<Span>().is_err());
-        assert!("99999999999TiB".parse::<Bytes>().unwrap_err().contains("large"));
+        assert!(
+            "99999999999TiB"
+                .parse::<Bytes>()
+                .unwrap_err()
+                .contains("large")
+        );
     }
 }

@@ -1,0 +1,140 @@
+//! The commands, one a file: each takes its arguments, asks, and prints what it was told.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::Request;
+use crate::asker::Asker;
+use crate::cli::{Cli, Command, Global};
+use crate::config::{Overrides, Settings};
+use crate::progress::Display;
+use crate::report::{Context as _, Result};
+use crate::state::State;
+use crate::target::Surroundings;
+use crate::telemetry::{self, Sink};
+
+mod abort;
+mod check;
+mod commit;
+mod config;
+mod diff;
+mod doctor;
+mod mkfs;
+mod mount;
+pub mod output;
+mod resign;
+mod rmfs;
+mod rollback;
+mod status;
+mod tag;
+mod unmount;
+mod util;
+
+/// What every command has at hand.
+pub struct Context {
+    /// Global flags.
+    pub global: Global,
+    /// The configuration in force.
+    pub settings: Settings,
+    /// Progress and remarks.
+    pub display: Display,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever it fails with.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    // neither needs a configuration that can be read
+    match &cli.command {
+        Command::Util(args) => return util::run(args),
+        Command::Config(args) => return config::run(args, &cli.global),
+        _ => {}
+    }
+    let settings = Settings::load(&overrides(&cli.global))?;
+    let context = Context {
+        display: Display::new(cli.global.quiet),
+        global: cli.global,
+        settings,
+    };
+    if !matches!(cli.command, Command::Mount(_)) {
+        let level = context.global.log_level.as_deref().unwrap_or("warn");
+        telemetry::start(level, &Sink::Stderr)?;
+    }
+    let result = match cli.command {
+        Command::Mkfs(args) => mkfs::run(&context, args),
+        Command::Mount(args) => mount::run(&context, args),
+        Command::Unmount(args) => unmount::run(&context, &args),
+        Command::Status(args) => status::run(&context, &args),
+        Command::Diff(args) => diff::run(&context, &args),
+        Command::Commit(args) => commit::run(&context, args),
+        Command::Abort(args) => abort::run(&context, &args),
+        Command::Tag(args) => tag::run(&context, args.command),
+        Command::Rollback(args) => rollback::run(&context, args),
+        Command::Check(args) => check::run(&context, args),
+        Command::Resign(args) => resign::run(&context, args),
+        Command::Rmfs(args) => rmfs::run(&context, args),
+        Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Config(_) | Command::Util(_) => Ok(ExitCode::SUCCESS),
+    };
+    context.display.finish();
+    result
+}
+
+/// What of the command line stands over the configuration file.
+pub fn overrides(global: &Global) -> Overrides {
+    Overrides {
+        config: global.config.clone(),
+        state_dir: global.state_dir.clone(),
+        log_level: global.log_level.clone(),
+    }
+}
+
+impl Context {
+    /// Asks whoever is there for an existing state.
+    ///
+    /// # Errors
+    /// Why it was not done.
+    pub fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
+        let asker = Asker::open(&self.settings)?;
+        let result = asker.ask(request, &self.display);
+        self.display.finish();
+        result
+    }
+
+    /// What targets are resolved against.
+    ///
+    /// # Errors
+    /// No state.
+    pub fn surroundings(&self) -> Result<Surroundings> {
+        let state = State::open(&self.settings.state_dir)?;
+        let last = state.daemon_info().map(|info| info.mountpoint);
+        Ok(Surroundings {
+            repositories: state.repositories()?,
+            mountpoint: Some(last.unwrap_or_else(|| self.settings.mountpoint.clone())),
+            cwd: working_directory()?,
+        })
+    }
+}
+
+fn working_directory() -> Result<PathBuf> {
+    // below a dead mount there is none, and targets by name need none
+    match std::env::current_dir() {
+        Ok(dir) => Ok(dir),
+        Err(_) => std::path::absolute("/").context("no working directory"),
+    }
+}
+
+/// Prints the answer: as JSON, or as text.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print<T: Serialize>(json: bool, reply: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+    match json {
+        true => output::json(reply),
+        false => output::text(&text(reply)),
+    }
+}

@@ -1,0 +1,102 @@
+//! `prepub commit`: publishes staged changes as one revision.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use super::output::{self, bytes, count, losses, plural, remarks};
+use super::{Context, diff, print};
+use crate::api::reply::Committed;
+use crate::api::{self, PathText, Request, Watch, reply};
+use crate::cli::Commit;
+use crate::report::{Failure, Result};
+
+pub fn run(context: &Context, args: Commit) -> Result<ExitCode> {
+    if let Some(tag) = &args.tag {
+        formats::history::check_tag_name(tag)
+            .map_err(|e| Failure::usage(format!("--tag {tag:?}")).because(&e))?;
+    }
+    let (repo, paths, notes) = context.surroundings()?.resolve_all(&args.target)?;
+    for note in notes {
+        context.display.note(&note);
+    }
+    let request = Request::Commit(api::Commit {
+        repo,
+        paths: paths.into_iter().map(PathText).collect(),
+        tag: args.tag,
+        message: args.message,
+        dry_run: args.dry_run,
+        allow_empty: args.allow_empty,
+        wait_seconds: args.wait,
+        open_files: args.open_files,
+        on_conflict: args.on_conflict,
+    });
+    if args.dry_run {
+        let would: reply::Diff = context.ask(&request)?;
+        diff::show(&would, args.json.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let committed: Committed = context.ask(&request)?;
+    print(args.json.json, &committed, describe)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(done: &Committed) -> String {
+    let mut out = String::new();
+    if !done.published {
+        let _ = writeln!(
+            out,
+            "{}: nothing to publish; revision {} stands",
+            done.repo, done.revision
+        );
+        remarks(
+            &mut out,
+            "left out, open for writing",
+            done.skipped.iter().map(output::open_file),
+        );
+        return out;
+    }
+    let tag = match &done.tag {
+        Some(tag) => format!(", tagged {tag}"),
+        None => String::new(),
+    };
+    let _ = writeln!(
+        out,
+        "{}: revision {} is published{tag}",
+        done.repo, done.revision
+    );
+    let _ = writeln!(
+        out,
+        "  {}, {}, {} removed; {}",
+        plural(done.files, "file", "files"),
+        plural(done.directories, "directory", "directories"),
+        count(done.removed),
+        bytes(done.bytes_raw),
+    );
+    let _ = writeln!(
+        out,
+        "  {} ({}), {} reused; {}",
+        plural(done.objects_new, "new object", "new objects"),
+        bytes(done.bytes_stored),
+        count(done.objects_reused),
+        plural(done.catalogs, "catalog", "catalogs"),
+    );
+    let seconds = &done.seconds;
+    let _ = writeln!(
+        out,
+        "  {:.2} s: snapshot {:.2}, storing {:.2}, catalogs {:.2}; others kept out for {:.2}",
+        seconds.total, seconds.freeze, seconds.store, seconds.catalogs, seconds.lease_held,
+    );
+    remarks(
+        &mut out,
+        "left out, open for writing",
+        done.skipped.iter().map(output::open_file),
+    );
+    losses(
+        &mut out,
+        &done.dropped_xattrs,
+        &done.broken_links,
+        &done.special_skipped,
+        &done.warnings,
+    );
+    out
+}

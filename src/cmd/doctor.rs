@@ -1,0 +1,247 @@
+//! `prepub doctor`: looks at everything a mount and a commit need, changes nothing.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
+
+use fsimpl::{probe, session};
+
+use super::{Context, output, print};
+use crate::api::Request;
+use crate::api::reply::{Diagnosis, Finding, Weight};
+use crate::cli::Doctor;
+use crate::control::client::Client;
+use crate::engine::repo::Published;
+use crate::report::{Failure, Result};
+use crate::state::{DaemonInfo, State};
+
+/// A mount that does not answer within this hangs.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// Less free space than this is worth a warning.
+const FREE_BYTES_FEW: u64 = 1 << 30;
+const DAYS_FEW: f64 = 7.0;
+/// No prepub ran before this: 2025-01-01.
+const CLOCK_OLDEST: Duration = Duration::from_secs(1_735_689_600);
+
+pub fn run(context: &Context, args: &Doctor) -> Result<ExitCode> {
+    let mut findings = Vec::new();
+    machine(&mut findings);
+    match &context.settings.source {
+        Some(path) => fine(&mut findings, "configuration", path.display().to_string()),
+        None => fine(&mut findings, "configuration", "none; the defaults hold"),
+    }
+    match State::open(&context.settings.state_dir) {
+        Ok(state) => {
+            space(&mut findings, &state);
+            daemon(&mut findings, context, &state);
+            let names = match &args.repo {
+                Some(name) => vec![name.clone()],
+                None => state.repositories()?,
+            };
+            for name in names {
+                repository(&mut findings, &state, &name);
+            }
+        }
+        Err(failure) => failed(&mut findings, "state", failure),
+    }
+    let diagnosis = Diagnosis {
+        healthy: findings.iter().all(|f| f.weight != Weight::Failure),
+        findings,
+    };
+    print(args.json.json, &diagnosis, describe)?;
+    Ok(match diagnosis.healthy {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn fine(findings: &mut Vec<Finding>, subject: impl Into<String>, found: impl Into<String>) {
+    findings.push(Finding {
+        subject: subject.into(),
+        weight: Weight::Ok,
+        found: found.into(),
+        hint: None,
+    });
+}
+
+fn warn(
+    findings: &mut Vec<Finding>,
+    subject: &str,
+    found: impl Into<String>,
+    hint: impl Into<String>,
+) {
+    findings.push(Finding {
+        subject: subject.into(),
+        weight: Weight::Warning,
+        found: found.into(),
+        hint: Some(hint.into()),
+    });
+}
+
+fn failed(findings: &mut Vec<Finding>, subject: &str, mut failure: Failure) {
+    let hint = failure.hint.take();
+    findings.push(Finding {
+        subject: subject.into(),
+        weight: Weight::Failure,
+        found: failure.to_string(),
+        hint,
+    });
+}
+
+fn machine(findings: &mut Vec<Finding>) {
+    for found in probe::probe() {
+        findings.push(Finding {
+            subject: found.subject.into(),
+            weight: match found.weight {
+                probe::Weight::Fine => Weight::Ok,
+                probe::Weight::Limited => Weight::Warning,
+                probe::Weight::Missing => Weight::Failure,
+            },
+            found: found.found,
+            hint: (!found.remedy.is_empty()).then_some(found.remedy),
+        });
+    }
+    let now = SystemTime::now();
+    match now.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) if since > CLOCK_OLDEST => fine(findings, "clock", "plausible"),
+        _ => warn(
+            findings,
+            "clock",
+            "it is before 2025",
+            "set the clock: whitelists and revisions carry dates",
+        ),
+    }
+}
+
+fn space(findings: &mut Vec<Finding>, state: &State) {
+    let dir = state.dir().display();
+    match rustix::fs::statvfs(state.dir()) {
+        Ok(stat) => {
+            let free = stat.f_bavail * stat.f_frsize;
+            let found = format!("{dir}, {} free", output::bytes(free));
+            match free < FREE_BYTES_FEW {
+                true => warn(
+                    findings,
+                    "state",
+                    found,
+                    "make room: staged files and objects go there",
+                ),
+                false => fine(findings, "state", found),
+            }
+        }
+        Err(e) => {
+            let failure = Failure::failed(format!("cannot look at {dir}"));
+            failed(findings, "state", failure.because(&std::io::Error::from(e)));
+        }
+    }
+}
+
+fn daemon(findings: &mut Vec<Finding>, context: &Context, state: &State) {
+    let last = state.daemon_info();
+    let client = match Client::connect(&state.socket()) {
+        Ok(Some(client)) => client,
+        Ok(None) => {
+            match last.filter(|info| session::is_stale(&info.mountpoint)) {
+                Some(info) => warn(
+                    findings,
+                    "daemon",
+                    format!(
+                        "none, and a dead one's mount is left on {}",
+                        info.mountpoint.display()
+                    ),
+                    "`prepub mount` takes it off and goes on; `prepub unmount` only takes it off",
+                ),
+                None => fine(findings, "daemon", "none; `prepub mount` starts it"),
+            }
+            return;
+        }
+        Err(failure) => return failed(findings, "daemon", failure),
+    };
+    let info = client.ask(&Request::Health, &context.display);
+    match info.map(serde_json::from_value::<Option<DaemonInfo>>) {
+        Ok(Ok(Some(info))) => {
+            let version = &info.version;
+            fine(
+                findings,
+                "daemon",
+                format!("process {}, version {version}", info.pid),
+            );
+            mount(findings, &info.mountpoint);
+        }
+        Ok(_) => failed(
+            findings,
+            "daemon",
+            Failure::failed("it answers in another language"),
+        ),
+        Err(failure) => failed(findings, "daemon", failure),
+    }
+}
+
+/// Asks the mount from a thread of its own: one that hangs must not take us along.
+fn mount(findings: &mut Vec<Finding>, mountpoint: &Path) {
+    let (answer, answered) = mpsc::channel();
+    let place = mountpoint.to_owned();
+    std::thread::spawn(move || {
+        let _ = answer.send(rustix::fs::statvfs(&place).map_err(std::io::Error::from));
+    });
+    let found = mountpoint.display().to_string();
+    match answered.recv_timeout(ANSWER_WAIT) {
+        Ok(Ok(_)) => fine(findings, "mount", found),
+        Ok(Err(e)) => failed(findings, "mount", Failure::failed(found).because(&e)),
+        Err(_) => failed(
+            findings,
+            "mount",
+            Failure::failed(format!("{found} does not answer")).hint(
+                "the log says what the daemon is doing; staged changes are kept if it is ended",
+            ),
+        ),
+    }
+}
+
+fn repository(findings: &mut Vec<Finding>, state: &State, name: &str) {
+    let now = SystemTime::now();
+    let looked = Published::open(state, name).and_then(|published| published.head(now));
+    match looked {
+        Ok((_, Some(expired))) => failed(findings, name, expired),
+        Ok((head, None)) => {
+            let left = head
+                .whitelist()
+                .ends()
+                .duration_since(now)
+                .unwrap_or_default();
+            let days = left.as_secs_f64() / 86_400.0;
+            let found = format!(
+                "revision {}, trusted for {days:.1} more days",
+                head.manifest().revision
+            );
+            match days < DAYS_FEW {
+                true => warn(
+                    findings,
+                    name,
+                    found,
+                    format!("`prepub resign {name}` renews the whitelist"),
+                ),
+                false => fine(findings, name, found),
+            }
+        }
+        Err(failure) => failed(findings, name, failure),
+    }
+}
+
+fn describe(diagnosis: &Diagnosis) -> String {
+    let mut out = String::new();
+    for finding in &diagnosis.findings {
+        let mark = match finding.weight {
+            Weight::Ok => "ok      ",
+            Weight::Warning => "warning ",
+            Weight::Failure => "FAILURE ",
+        };
+        let found = finding.found.replace('\n', "\n          ");
+        out.push_str(&format!("{mark} {}: {found}\n", finding.subject));
+        if let Some(hint) = &finding.hint {
+            out.push_str(&format!("          {hint}\n"));
+        }
+    }
+    out
+}

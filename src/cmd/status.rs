@@ -1,0 +1,110 @@
+//! `prepub status`: what is mounted, staged, published, unsealed, wrong.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use super::output::{bytes, open_file, plural, remarks};
+use super::{Context, print};
+use crate::api::reply::{RepoStatus, Trouble};
+use crate::api::{Request, Status as StatusRequest, reply};
+use crate::cli::Status;
+use crate::report::Result;
+
+/// From here on the whitelist's days are said to be few.
+const DAYS_FEW: f64 = 7.0;
+
+pub fn run(context: &Context, args: &Status) -> Result<ExitCode> {
+    let repo = match &args.target {
+        Some(target) => Some(context.surroundings()?.resolve(target)?.repo),
+        None => None,
+    };
+    let request = Request::Status(StatusRequest {
+        repo,
+        wait: args.wait,
+    });
+    let status: reply::Status = context.ask(&request)?;
+    print(args.json.json, &status, describe)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(status: &reply::Status) -> String {
+    let mut out = String::new();
+    match &status.daemon {
+        Some(daemon) => {
+            let _ = writeln!(
+                out,
+                "mounted on {} by process {}",
+                daemon.mountpoint.display(),
+                daemon.pid
+            );
+        }
+        None => out.push_str("not mounted\n"),
+    }
+    if status.repositories.is_empty() {
+        out.push_str("no repositories; `prepub mkfs NAME` makes one\n");
+    }
+    for repo in &status.repositories {
+        out.push('\n');
+        describe_repo(&mut out, repo);
+    }
+    out
+}
+
+fn describe_repo(out: &mut String, repo: &RepoStatus) {
+    let _ = write!(out, "{}", repo.repo);
+    match (repo.published_revision, repo.base_revision) {
+        (Some(published), base) if base.is_none() || base == Some(published) => {
+            let _ = writeln!(out, "  revision {published}");
+        }
+        (Some(published), Some(base)) => {
+            let _ = writeln!(out, "  revision {published}; staged over revision {base}");
+        }
+        _ => out.push('\n'),
+    }
+    if let Some(url) = &repo.url {
+        let _ = writeln!(out, "  served    {url}");
+    }
+    if let Some(days) = repo.whitelist_days {
+        let few = match days < DAYS_FEW {
+            true => format!("; `prepub resign {}` renews it", repo.repo),
+            false => String::new(),
+        };
+        let _ = writeln!(out, "  trusted   for {days:.1} more days{few}");
+    }
+    let staged = &repo.staged;
+    if staged.is_empty() {
+        out.push_str("  staged    nothing\n");
+    } else {
+        let _ = writeln!(
+            out,
+            "  staged    {} added, {} modified, {} removed, {} renamed; {}",
+            staged.added,
+            staged.modified,
+            staged.removed,
+            staged.renamed,
+            bytes(staged.bytes)
+        );
+    }
+    if repo.unsealed_files > 0 {
+        let files = plural(repo.unsealed_files, "file", "files");
+        let _ = writeln!(out, "  unsealed  {files}, {}", bytes(repo.unsealed_bytes));
+    }
+    remarks(
+        out,
+        "  open for writing",
+        repo.open_files.iter().map(indent_open),
+    );
+    remarks(out, "  errors", repo.errors.iter().map(trouble));
+}
+
+fn indent_open(file: &reply::OpenFile) -> String {
+    format!("  {}", open_file(file))
+}
+
+fn trouble(trouble: &Trouble) -> String {
+    let text = trouble.failure.to_string().replace('\n', "\n    ");
+    match &trouble.path {
+        Some(path) => format!("  {path}: {text}"),
+        None => format!("  {text}"),
+    }
+}

@@ -1,0 +1,239 @@
+//! What prepub can do, wherever it is asked from: the daemon's API, or a command that holds the
+//! state's lock itself. One function a verb; [`Engine::handle`] is the table of contents.
+//!
+//! Nothing here prints or knows of sockets.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use fsimpl::seal::{Sealer, SealerLimits};
+use fsimpl::{Fs, Ino, Notifier};
+use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::api::{Request, Watch};
+use crate::config::Settings;
+use crate::hook;
+use crate::report::{Context, Failure, Kind, Result};
+use crate::state::{DaemonInfo, Lock, State};
+
+mod look;
+mod manage;
+pub mod repo;
+
+pub use look::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
+use repo::{Published, Repo};
+
+/// A state, held by this process alone.
+pub struct Engine {
+    state: State,
+    settings: Settings,
+    sealer: OnceLock<Arc<Sealer>>,
+    opening: Mutex<()>,
+    repos: RwLock<BTreeMap<String, Arc<Repo>>>,
+    live: OnceLock<Live>,
+    _lock: Lock,
+}
+
+/// What only a daemon has.
+pub struct Live {
+    /// The mounted filesystem.
+    pub fs: Arc<Fs>,
+    /// Hears of changes made behind the kernel's back.
+    pub notifier: Arc<dyn Notifier>,
+    /// What the daemon says of itself.
+    pub info: DaemonInfo,
+}
+
+impl Live {
+    /// Shows a repository that was opened while mounted.
+    fn add(&self, repo: &Repo) -> Result<()> {
+        let name = repo.name();
+        self.fs
+            .add_repository(Arc::clone(&repo.stage))
+            .context(format_args!("cannot show {name} below the mount"))?;
+        self.fs.set_notifier(&self.notifier);
+        // the kernel may remember that there is no such name
+        self.notifier.inval_entry(Ino::ROOT, name.as_bytes());
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// An engine for a state; repositories are opened when they are needed.
+    #[must_use]
+    pub fn new(state: State, settings: Settings, lock: Lock) -> Self {
+        Self {
+            state,
+            settings,
+            sealer: OnceLock::new(),
+            opening: Mutex::new(()),
+            repos: RwLock::default(),
+            live: OnceLock::new(),
+            _lock: lock,
+        }
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Says that repositories are mounted from now on.
+    pub fn go_live(&self, live: Live) {
+        // a daemon mounts once
+        let _ = self.live.set(live);
+    }
+
+    /// What only a daemon has.
+    #[must_use]
+    pub fn live(&self) -> Option<&Live> {
+        self.live.get()
+    }
+
+    /// Does what is asked.
+    ///
+    /// # Errors
+    /// Why it was not done.
+    pub fn handle(&self, request: &Request, watch: &dyn Watch) -> Result<Value> {
+        match request {
+            Request::Health => json(self.live().map(|live| &live.info)),
+            Request::Mkfs(args) => json(self.mkfs(args)?),
+            Request::Status(args) => json(self.status(args, watch)?),
+            Request::Diff(args) => json(self.diff(&args.repo, &args.paths)?),
+            Request::Commit(args) if args.dry_run => json(self.diff(&args.repo, &args.paths)?),
+            Request::Commit(args) => json(hook::commit(self, args, watch)?),
+            Request::Abort(args) => json(hook::abort(self, args)?),
+            Request::TagList(args) => json(self.tags(&args.repo)?),
+            Request::TagAdd(args) => json(self.tag_add(args)?),
+            Request::TagRemove(args) => json(self.tag_remove(args)?),
+            Request::Rollback(args) => json(self.rollback(args)?),
+            Request::Check(args) => json(self.check(args, watch)?),
+            Request::Resign(args) => json(self.resign(args)?),
+            Request::Rmfs(args) => json(self.rmfs(&args.repo)?),
+            Request::Unmount(args) => json(hook::before_unmount(self, args.staged, watch)?),
+        }
+    }
+
+    /// A repository without its stage.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if it is not registered.
+    pub fn published(&self, name: &str) -> Result<Arc<Published>> {
+        if let Some(repo) = self.repos.read().get(name) {
+            return Ok(Arc::clone(&repo.published));
+        }
+        self.must_be_registered(name)?;
+        Published::open(&self.state, name).map(Arc::new)
+    }
+
+    /// A repository with its stage; opened, and an interrupted commit of it resumed, if need be.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if it is not registered; whatever stands in the way of its stage.
+    pub fn repo(&self, name: &str) -> Result<Arc<Repo>> {
+        if let Some(repo) = self.repos.read().get(name) {
+            return Ok(Arc::clone(repo));
+        }
+        let _one_at_a_time = self.opening.lock();
+        if let Some(repo) = self.repos.read().get(name) {
+            return Ok(Arc::clone(repo));
+        }
+        let published = self.published(name)?;
+        let repo = Repo::open(published, &self.state, &self.settings, self.sealer()?)
+            .map_err(|f| f.while_doing(format!("cannot open {name}")))?;
+        let repo = Arc::new(repo);
+        if let Err(failure) = hook::resume(&repo) {
+            // the stage stays frozen as it is; the next commit tries again
+            tracing::error!("{name}: an interrupted commit cannot be resumed yet: {failure}");
+        }
+        if let Some(live) = self.live() {
+            live.add(&repo)?;
+        }
+        self.repos
+            .write()
+            .insert(name.to_owned(), Arc::clone(&repo));
+        Ok(repo)
+    }
+
+    /// Repositories that are open.
+    #[must_use]
+    pub fn open_repos(&self) -> Vec<Arc<Repo>> {
+        self.repos.read().values().map(Arc::clone).collect()
+    }
+
+    /// Forgets an open repository; its stage is closed when the last user is done.
+    fn forget(&self, name: &str) {
+        if let Some(live) = self.live() {
+            live.fs.remove_repository(name);
+            live.notifier.inval_entry(Ino::ROOT, name.as_bytes());
+        }
+        if let Some(repo) = self.repos.write().remove(name) {
+            repo.stage.close();
+        }
+    }
+
+    fn sealer(&self) -> Result<Arc<Sealer>> {
+        if let Some(sealer) = self.sealer.get() {
+            return Ok(Arc::clone(sealer));
+        }
+        let mut limits = SealerLimits::default();
+        if self.settings.file.stage.workers > 0 {
+            limits.workers = self.settings.file.stage.workers;
+        }
+        let sealer = Sealer::new(limits).context("cannot start the sealing threads")?;
+        Ok(Arc::clone(self.sealer.get_or_init(|| Arc::new(sealer))))
+    }
+
+    fn must_be_registered(&self, name: &str) -> Result<()> {
+        let known = self.state.repositories()?;
+        if known.iter().any(|k| k == name) {
+            return Ok(());
+        }
+        Err(
+            Failure::new(Kind::Usage, format!("there is no repository {name} here")).hint(
+                match known.as_slice() {
+                    [] => format!("`prepub mkfs {name}` makes one"),
+                    known => format!("registered: {}", known.join(", ")),
+                },
+            ),
+        )
+    }
+
+    /// Closes every stage: everything staged is on disk afterwards.
+    pub fn close(&self) {
+        let repos = std::mem::take(&mut *self.repos.write());
+        for repo in repos.into_values() {
+            repo.stage.close();
+        }
+        if let Some(sealer) = self.sealer.get() {
+            sealer.shutdown();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn json(reply: impl Serialize) -> Result<Value> {
+    serde_json::to_value(reply).context("cannot write the answer as JSON")
+}
+
+/// Days from now until then; 0 if that has passed.
+fn days_until(then: SystemTime, now: SystemTime) -> f64 {
+    let left = then.duration_since(now).unwrap_or_default();
+    let days = left.as_secs_f64() / 86_400.0;
+    (days * 100.0).round() / 100.0
+}

@@ -1,0 +1,230 @@
+//! Everything about a repository but its stage: `mkfs`, `rmfs`, tags, `rollback`, `resign`, `check`.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use commit::home::KeyFile;
+use commit::tags::NewTag;
+use commit::{NewRepository, check, records, resign, rmfs, rollback, tags};
+use formats::Compression;
+
+use super::repo::Published;
+use super::{Engine, days_until};
+use crate::api::reply::{Checked, Made, Removed, Standing, Tag, Tags};
+use crate::api::{Check, Mkfs, Progress, Resign, Rollback, Step, TagAdd, TagRemove, Unit, Watch};
+use crate::report::{Context, Failure, Kind, Result};
+
+impl Engine {
+    pub(super) fn mkfs(&self, args: &Mkfs) -> Result<Made> {
+        let hash = args.hash.as_deref().unwrap_or("sha1");
+        let (uid, gid) = args.owner.unwrap_or_else(|| {
+            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+            (uid.as_raw(), gid.as_raw())
+        });
+        let url = format!(
+            "http://{}/cvmfs/{}",
+            self.settings.file.serve.listen, args.repo
+        );
+        let wanted = NewRepository {
+            name: args.repo.clone(),
+            storage: args.storage.clone(),
+            keys: args.keys.clone(),
+            algorithm: hash
+                .parse()
+                .map_err(|e| Failure::usage(format!("--hash {hash:?}")).because(&e))?,
+            compression: args.compression.unwrap_or(Compression::Zlib),
+            uid,
+            gid,
+            url: url.clone(),
+            settings: Vec::new(),
+        };
+        let home = commit::mkfs(self.state.dir(), &wanted, SystemTime::now())?;
+        let path = match self.live() {
+            Some(live) => {
+                self.repo(&args.repo)?;
+                Some(live.info.mountpoint.join(&args.repo).display().to_string())
+            }
+            None => None,
+        };
+        let http = self.live().and_then(|live| live.info.http.as_ref());
+        Ok(Made {
+            repo: args.repo.clone(),
+            config: home.conf_file.display().to_string(),
+            storage: home.storage_dir()?.display().to_string(),
+            public_key: home.key_file(KeyFile::Public).display().to_string(),
+            url: http.map_or(url, |http| format!("{http}/cvmfs/{}", args.repo)),
+            path,
+        })
+    }
+
+    pub(super) fn rmfs(&self, name: &str) -> Result<Removed> {
+        self.must_be_registered(name)?;
+        let open = self.open_repos().into_iter().find(|r| r.name() == name);
+        // whoever publishes right now may finish first
+        let _turn = open.as_ref().map(|repo| repo.turn.lock());
+        if let Some(repo) = &open {
+            let files = repo.stage.summary().open_files;
+            if !files.is_empty() {
+                return Err(Failure::new(Kind::OpenFiles, "files are open for writing")
+                    .paths(files.iter().map(|f| &f.path)));
+            }
+        }
+        self.forget(name);
+        let home = commit::RepoHome::embedded(self.state.dir(), name)?;
+        let removed = rmfs::rmfs(&home, true)?;
+        for dir in [
+            self.state.stage(name),
+            self.state.txn(name),
+            self.state.cache(name),
+        ] {
+            match std::fs::remove_dir_all(&dir) {
+                Ok(()) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => {
+                    return Err(e).context(format_args!("cannot remove {}", dir.display()));
+                }
+            }
+        }
+        Ok(Removed {
+            repo: name.to_owned(),
+            objects: removed.objects,
+            bytes: removed.bytes,
+            left: removed
+                .left
+                .iter()
+                .map(|p| p.display().to_string())
+                .collect(),
+        })
+    }
+
+    pub(super) fn tags(&self, name: &str) -> Result<Tags> {
+        let published = self.published(name)?;
+        let tags = tags::list(&published.publisher, SystemTime::now())?;
+        Ok(Tags {
+            repo: name.to_owned(),
+            tags: tags.into_iter().map(tag).collect(),
+        })
+    }
+
+    pub(super) fn tag_add(&self, args: &TagAdd) -> Result<Standing> {
+        let published = self.published(&args.repo)?;
+        let wanted = NewTag {
+            name: args.name.clone(),
+            message: args.message.clone(),
+            root: None,
+        };
+        tags::add(&published.publisher, &wanted, SystemTime::now())?;
+        standing(&published, Vec::new())
+    }
+
+    pub(super) fn tag_remove(&self, args: &TagRemove) -> Result<Standing> {
+        let published = self.published(&args.repo)?;
+        let removed = tags::remove(&published.publisher, &args.names, SystemTime::now())?;
+        standing(&published, removed.into_iter().map(|t| t.name).collect())
+    }
+
+    pub(super) fn rollback(&self, args: &Rollback) -> Result<Standing> {
+        let published = self.published(&args.repo)?;
+        let open = self
+            .open_repos()
+            .into_iter()
+            .find(|r| r.name() == args.repo);
+        let _turn = open.as_ref().map(|repo| repo.turn.lock());
+        let target = match args.tag.as_str() {
+            "trunk-previous" => None,
+            tag => Some(tag),
+        };
+        let outcome = rollback::rollback(&published.publisher, target, SystemTime::now())?;
+        let lost = match outcome {
+            rollback::Outcome::Done(done) => {
+                if let Some(repo) = &open {
+                    repo.follow(&done.root_hash)?;
+                }
+                done.lost_tags
+            }
+            rollback::Outcome::Nothing(_) => Vec::new(),
+        };
+        standing(&published, lost)
+    }
+
+    pub(super) fn resign(&self, args: &Resign) -> Result<Standing> {
+        let published = self.published(&args.repo)?;
+        resign::resign(&published.publisher, args.days, SystemTime::now())?;
+        standing(&published, Vec::new())
+    }
+
+    pub(super) fn check(&self, args: &Check, watch: &dyn Watch) -> Result<Checked> {
+        let published = self.published(&args.repo)?;
+        let scratch = self.state.cache(&args.repo).join("check");
+        let _ = std::fs::remove_dir_all(&scratch);
+        std::fs::create_dir_all(&scratch)
+            .context(format_args!("cannot make {}", scratch.display()))?;
+        let repository = published.repository();
+        let checksum =
+            records::reflog_checksum(repository.store().as_ref(), &published.home.spool_dir);
+        let subject = check::Subject {
+            repository,
+            // one that cannot be read is found by the check itself
+            reflog_checksum: checksum.unwrap_or_default(),
+            scratch: &scratch,
+            now: SystemTime::now(),
+        };
+        let options = check::Options { data: args.data };
+        let report = check::check(&subject, options, &Checking(watch));
+        let _ = std::fs::remove_dir_all(&scratch);
+        let problems = report.findings.iter();
+        Ok(Checked {
+            repo: args.repo.clone(),
+            healthy: report.healthy(),
+            revision: report.revision,
+            root_hash: report.root_hash.map(|h| h.to_string()),
+            catalogs: report.catalogs,
+            rows: report.rows,
+            objects: report.objects,
+            bytes_hashed: report.bytes_hashed,
+            problems: problems
+                .map(|f| format!("{}: {}", f.subject, f.problem))
+                .collect(),
+            problem_count: report.problems,
+        })
+    }
+}
+
+struct Checking<'a>(&'a dyn Watch);
+
+impl check::Watch for Checking<'_> {
+    fn checked(&self, catalogs: u64, _rows: u64, objects: u64) {
+        let (done, unit) = match objects {
+            0 => (catalogs, Unit::Catalogs),
+            objects => (objects, Unit::Objects),
+        };
+        self.0.progress(Progress {
+            step: Step::Check,
+            done,
+            total: 0,
+            unit,
+        });
+    }
+}
+
+fn tag(tag: formats::history::Tag) -> Tag {
+    Tag {
+        name: tag.name,
+        revision: tag.revision,
+        root_hash: tag.hash.to_string(),
+        timestamp: tag.timestamp,
+        description: tag.description,
+    }
+}
+
+fn standing(published: &Arc<Published>, removed_tags: Vec<String>) -> Result<Standing> {
+    let now = SystemTime::now();
+    let (head, _) = published.head(now)?;
+    Ok(Standing {
+        repo: published.name.clone(),
+        revision: head.manifest().revision,
+        root_hash: head.manifest().root_catalog.to_string(),
+        whitelist_days: days_until(head.whitelist().ends(), now),
+        removed_tags,
+    })
+}

@@ -1,0 +1,202 @@
+//! One repository, open: what is published, who publishes it, and its stage.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use commit::publisher::Publisher;
+use commit::{RepoHome, Stratum0};
+use formats::Hash;
+use fsimpl::seal::{SealParams, Sealer};
+use fsimpl::{Stage, StageConfig, StageParams};
+use parking_lot::Mutex;
+use store::{Head, Repository};
+
+use crate::clock;
+use crate::config::Settings;
+use crate::report::{Context, Failure, Kind, Result};
+use crate::state::State;
+
+/// A repository without its stage.
+pub struct Published {
+    /// Its name.
+    pub name: String,
+    /// Its places.
+    pub home: RepoHome,
+    /// Who publishes it.
+    pub publisher: Stratum0,
+}
+
+impl Published {
+    /// Opens storage and keys. Nothing published is read yet.
+    ///
+    /// # Errors
+    /// Whatever of it is missing.
+    pub fn open(state: &State, name: &str) -> Result<Self> {
+        let home = RepoHome::embedded(state.dir(), name)?;
+        let publisher = Stratum0::open(home.clone(), &state.cache(name))?;
+        Ok(Self {
+            name: name.to_owned(),
+            home,
+            publisher,
+        })
+    }
+
+    /// Reads what is published.
+    #[must_use]
+    pub fn repository(&self) -> &Arc<Repository> {
+        self.publisher.repository()
+    }
+
+    /// The published head: verified, but for a whitelist that has run out, which ends publishing
+    /// and not reading. The failure then says so.
+    ///
+    /// # Errors
+    /// A head that cannot be read, or that nobody vouches for.
+    pub fn head(&self, now: SystemTime) -> Result<(Head, Option<Failure>)> {
+        match self.repository().head(now) {
+            Ok(head) => Ok((head, None)),
+            Err(error) if error.is_expired() => {
+                let head = self.repository().unverified_head()?;
+                let keys = self.home.public_keys()?;
+                // validity is counted in whole hours: two hours before its end it held
+                let before = head.whitelist().ends() - Duration::from_secs(7200);
+                head.verify(&self.name, &keys, before)?;
+                let failure = Failure::new(
+                    Kind::Expired,
+                    format!("the whitelist of {} has expired", self.name),
+                )
+                .hint(format!("`prepub resign {}` renews it", self.name));
+                Ok((head, Some(failure)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A repository with its stage.
+pub struct Repo {
+    /// What is published.
+    pub published: Arc<Published>,
+    /// What is staged.
+    pub stage: Arc<Stage>,
+    /// Held by whoever publishes, rolls back or aborts.
+    pub turn: Mutex<()>,
+    /// Where a commit keeps its state.
+    pub txn_dir: PathBuf,
+}
+
+impl Repo {
+    /// Opens the stage; what an earlier process left staged is staged again.
+    ///
+    /// # Errors
+    /// A stage that cannot be opened; a published head that cannot be used where there is no stage
+    /// yet that knows another one.
+    pub fn open(
+        published: Arc<Published>,
+        state: &State,
+        settings: &Settings,
+        sealer: Arc<Sealer>,
+    ) -> Result<Self> {
+        let name = published.name.clone();
+        let own = settings.repository(&name);
+        let dir = state.stage(&name);
+        let head = published.head(SystemTime::now());
+        let root = match &head {
+            Ok((head, expired)) => {
+                if let Some(failure) = expired {
+                    tracing::warn!("{failure}");
+                }
+                head.manifest().root_catalog
+            }
+            Err(failure) if dir.join("journal").exists() => {
+                tracing::error!("{name}: going on with the revision that is known: {failure}");
+                Hash::null()
+            }
+            Err(failure) => return Err(failure.clone()),
+        };
+        let stage = Stage::open(StageConfig {
+            dir,
+            name: name.clone(),
+            repository: Arc::clone(published.repository()),
+            root,
+            params: params_of(&published.home)?,
+            clock: clock::now,
+            sealer,
+            settle: own.settle,
+            quota_bytes: own.quota,
+            content_cache_bytes: settings.file.stage.content_cache.0,
+        })?;
+        let txn_dir = state.txn(&name);
+        std::fs::create_dir_all(&txn_dir)
+            .context(format_args!("cannot make {}", txn_dir.display()))?;
+        let repo = Self {
+            published,
+            stage,
+            turn: Mutex::new(()),
+            txn_dir,
+        };
+        if head.is_ok()
+            && repo.stage.frozen().is_empty()
+            && let Err(failure) = repo.follow(&root)
+        {
+            tracing::error!("{name}: cannot go on to the published revision: {failure}");
+        }
+        Ok(repo)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.published.name
+    }
+
+    /// Lets unstaged paths follow a published revision.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn follow(&self, root: &Hash) -> Result<()> {
+        if self.stage.base_root() != *root {
+            self.stage.refresh(root)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads `server.conf` again whenever it changed; one that cannot be understood leaves the last one
+/// in force until a commit refuses it.
+fn params_of(home: &RepoHome) -> Result<Arc<dyn Fn() -> StageParams + Send + Sync>> {
+    let first = read_params(home)?;
+    let home = home.clone();
+    let known = Mutex::new((stamp(&home), first));
+    Ok(Arc::new(move || {
+        let mut known = known.lock();
+        let now = stamp(&home);
+        if now != known.0 {
+            match read_params(&home) {
+                Ok(params) => known.1 = params,
+                Err(failure) => tracing::error!("{}: {failure}", home.name),
+            }
+            known.0 = now;
+        }
+        known.1.clone()
+    }))
+}
+
+fn stamp(home: &RepoHome) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(&home.conf_file).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+fn read_params(home: &RepoHome) -> Result<StageParams> {
+    let params = home.params()?;
+    Ok(StageParams {
+        seal: Arc::new(SealParams {
+            algorithm: params.algorithm,
+            compression: params.compression,
+            chunking: params.chunking,
+            bulk_chunks: params.bulk_chunks,
+        }),
+        hardlink_groups: params.hardlink_groups,
+    })
+}

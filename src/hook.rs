@@ -1,0 +1,336 @@
+//! The commit hook: freeze, publish, retire; and what is done about a commit that was interrupted.
+//!
+//! ```text
+//! stage.freeze -> commit::publish -> stage.retire -> txn::clear
+//!                        | failed, nothing visible
+//!                        +-> stage.thaw: staged as before
+//! ```
+//!
+//! After a crash [`resume`] finds the commit done (and retires it) or not done (and thaws it).
+
+use std::time::{Duration, Instant, SystemTime};
+
+use commit::publisher::Publisher;
+use commit::{CommitError, Outcome, Request, Resumed, Visible, txn};
+use formats::RepoPath;
+use fsimpl::Frozen;
+
+use crate::api::reply::{self, Aborted, Committed, Unmounted};
+use crate::api::{self, PathText, Progress, Staged, Step, Unit, Watch};
+use crate::config::{OnConflict, OnUnmount, OpenFiles};
+use crate::engine::Engine;
+use crate::engine::repo::Repo;
+use crate::engine::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
+use crate::report::{Failure, Kind, Result};
+
+/// Publishes what is staged.
+///
+/// # Errors
+/// Why nothing was published; everything is staged as before.
+pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<Committed> {
+    if let Some(tag) = &args.tag {
+        formats::history::check_tag_name(tag)
+            .map_err(|e| Failure::usage(format!("--tag {tag:?}")).because(&e))?;
+    }
+    let defaults = &engine.settings().file.commit;
+    let wait = args
+        .wait_seconds
+        .map_or(defaults.wait.0, Duration::from_secs);
+    let repo = engine.repo(&args.repo)?;
+    let began = Instant::now();
+    let Some(_turn) = repo.turn.try_lock_for(wait) else {
+        return Err(Failure::new(
+            Kind::Busy,
+            format!("another commit of {} is under way", args.repo),
+        )
+        .hint("try again, or --wait longer"));
+    };
+    // a commit that could not be resumed earlier must be settled before the next one
+    resume(&repo)?;
+    let base = whitelist_holds(&repo.published, defaults.whitelist_min.0)?;
+    let targets: Vec<RepoPath> = match args.paths.as_slice() {
+        [] => vec![RepoPath::root()],
+        paths => paths.iter().map(|p| p.0.clone()).collect(),
+    };
+    let open_files = match args.open_files.unwrap_or(defaults.open_files) {
+        OpenFiles::Wait => fsimpl::OpenFiles::Wait(wait.saturating_sub(began.elapsed())),
+        OpenFiles::Skip => fsimpl::OpenFiles::Skip,
+        OpenFiles::Fail => fsimpl::OpenFiles::Fail,
+    };
+    let frozen = repo
+        .stage
+        .freeze(&targets, open_files, &Sealing::new(watch))?;
+    let freeze = began.elapsed().as_secs_f64();
+    let skipped = frozen.skipped.iter().map(open_file).collect();
+    let on_conflict = match args.on_conflict.unwrap_or(defaults.on_conflict) {
+        OnConflict::Fail => commit::OnConflict::Fail,
+        OnConflict::Ours => commit::OnConflict::Ours,
+    };
+    let mut committed = match publish(&repo, frozen, args, on_conflict, watch)? {
+        Some(visible) => of_visible(&visible),
+        None => Committed {
+            revision: base.revision,
+            root_hash: base.root.to_string(),
+            ..Committed::default()
+        },
+    };
+    committed.repo.clone_from(&args.repo);
+    committed.paths = texts(&targets);
+    committed.path = committed.paths.first().cloned().unwrap_or_default();
+    committed.skipped = skipped;
+    committed.seconds.freeze = freeze;
+    committed.seconds.total = began.elapsed().as_secs_f64();
+    tracing::info!(
+        repo = args.repo,
+        revision = committed.revision,
+        published = committed.published,
+        seconds = committed.seconds.total,
+        "committed"
+    );
+    Ok(committed)
+}
+
+/// From the snapshot to the retired stage. None: there was nothing to publish.
+fn publish(
+    repo: &Repo,
+    frozen: Frozen,
+    args: &api::Commit,
+    on_conflict: commit::OnConflict,
+    watch: &dyn Watch,
+) -> Result<Option<Box<Visible>>> {
+    let snapshot = frozen.id;
+    let request = Request {
+        change_set: frozen.change_set,
+        snapshot,
+        objects: frozen.objects,
+        tag: args.tag.clone(),
+        message: args.message.clone(),
+        allow_empty: args.allow_empty,
+        on_conflict,
+        clock: std::sync::Arc::new(SystemTime::now),
+    };
+    let publisher = &repo.published.publisher;
+    match commit::publish(&request, publisher, &repo.txn_dir, &Publishing(watch)) {
+        Ok(Outcome::Visible(visible)) => {
+            retire(repo, snapshot, &visible)?;
+            Ok(Some(visible))
+        }
+        Ok(Outcome::Nothing) => {
+            let (head, _) = publisher.head(SystemTime::now())?;
+            repo.stage.retire(snapshot, &head.manifest().root_catalog)?;
+            Ok(None)
+        }
+        Err(error) => match after_failure(repo, snapshot, error) {
+            Ok(visible) => Ok(Some(visible)),
+            Err(failure) => {
+                Err(failure.while_doing(format!("nothing of {} was published", repo.name())))
+            }
+        },
+    }
+}
+
+/// A commit that failed at its very last step may be visible all the same: the world is asked.
+fn after_failure(repo: &Repo, snapshot: u64, error: CommitError) -> Result<Box<Visible>> {
+    let publisher = &repo.published.publisher;
+    match commit::resume(&repo.txn_dir, publisher, SystemTime::now()) {
+        Ok(Resumed::Done { visible, .. }) => {
+            tracing::warn!("{}: the commit reported {error}, and is visible", repo.name());
+            retire(repo, snapshot, &visible)?;
+            Ok(visible)
+        }
+        Ok(Resumed::NotDone { .. } | Resumed::None) => {
+            repo.stage.thaw(snapshot)?;
+            Err(error.into())
+        }
+        Err(unknown) => Err(Failure::from(error).hint_if_none(format!(
+            "whether it became visible cannot be found out now ({unknown}); the next commit or mount finds out"
+        ))),
+    }
+}
+
+/// The snapshot is published: what is still equal to it is not staged any more.
+fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()> {
+    repo.stage
+        .retire(snapshot, &visible.root_hash)
+        .map_err(|e| {
+            Failure::from(e).while_doing(format!(
+                "revision {} of {} is published, but its changes are still staged",
+                visible.revision,
+                repo.name()
+            ))
+        })?;
+    txn::clear(&repo.txn_dir)?;
+    Ok(())
+}
+
+/// Settles a commit that was interrupted: done, or not done.
+///
+/// # Errors
+/// When that cannot be found out, or the stage does not take it.
+pub fn resume(repo: &Repo) -> Result<()> {
+    let publisher = &repo.published.publisher;
+    let mut frozen = repo.stage.frozen();
+    match commit::resume(&repo.txn_dir, publisher, SystemTime::now())? {
+        Resumed::None => {}
+        Resumed::Done { snapshot, visible } => {
+            let name = repo.name();
+            tracing::info!(
+                "{name}: an interrupted commit is visible as revision {}",
+                visible.revision
+            );
+            if frozen.contains(&snapshot) {
+                retire(repo, snapshot, &visible)?;
+            } else {
+                txn::clear(&repo.txn_dir)?;
+            }
+            frozen.retain(|id| *id != snapshot);
+        }
+        Resumed::NotDone { .. } => {
+            tracing::info!(
+                "{}: an interrupted commit was not done; its changes are staged",
+                repo.name()
+            );
+        }
+    }
+    for id in frozen {
+        repo.stage.thaw(id)?;
+    }
+    Ok(())
+}
+
+/// Drops what is staged below a path.
+///
+/// # Errors
+/// When a commit is under way, or the stage refuses.
+pub fn abort(engine: &Engine, args: &api::At) -> Result<Aborted> {
+    let repo = engine.repo(&args.repo)?;
+    let wait = engine.settings().file.commit.wait.0;
+    let Some(_turn) = repo.turn.try_lock_for(wait) else {
+        return Err(Failure::new(
+            Kind::Busy,
+            format!("a commit of {} is under way", args.repo),
+        ));
+    };
+    let dropped = repo.stage.abort(&args.path.0)?;
+    tracing::info!(repo = args.repo, path = %args.path, dropped, "aborted");
+    Ok(Aborted {
+        repo: args.repo.clone(),
+        path: args.path.clone(),
+        dropped: dropped as u64,
+    })
+}
+
+/// What becomes of staged changes before the daemon ends.
+///
+/// # Errors
+/// With [`Staged::Commit`] and [`Staged::Discard`]: the first repository that refuses. A configured
+/// commit that fails keeps its changes staged, and the daemon ends all the same.
+pub fn before_unmount(engine: &Engine, staged: Staged, watch: &dyn Watch) -> Result<Unmounted> {
+    let mut unmounted = Unmounted {
+        mountpoint: engine
+            .live()
+            .map(|l| l.info.mountpoint.display().to_string()),
+        ..Unmounted::default()
+    };
+    for name in engine.state().repositories()? {
+        let repo = match engine.repo(&name) {
+            Ok(repo) => repo,
+            Err(failure) => {
+                watch.note(&format!("{name} is left as it is: {failure}"));
+                continue;
+            }
+        };
+        let summary = repo.stage.summary();
+        let changed = summary.added + summary.modified + summary.removed + summary.renamed;
+        if changed == 0 {
+            continue;
+        }
+        let configured = engine.settings().repository(&name).on_unmount;
+        match (staged, configured) {
+            (Staged::Discard, _) => {
+                let at = api::At {
+                    repo: name,
+                    path: PathText::default(),
+                };
+                unmounted.discarded += abort(engine, &at)?.dropped;
+            }
+            (Staged::Commit, _) => unmounted
+                .committed
+                .push(commit(engine, &all_of(name), watch)?),
+            (Staged::Configured, OnUnmount::Commit) => {
+                match commit(engine, &all_of(name.clone()), watch) {
+                    Ok(committed) => unmounted.committed.push(committed),
+                    Err(failure) => {
+                        watch.note(&format!("{name} stays staged: {failure}"));
+                        tracing::error!("{name} stays staged: {failure}");
+                        unmounted.kept.push(name);
+                    }
+                }
+            }
+            (Staged::Configured, OnUnmount::Keep) => unmounted.kept.push(name),
+        }
+    }
+    Ok(unmounted)
+}
+
+fn all_of(repo: String) -> api::Commit {
+    api::Commit {
+        repo,
+        paths: Vec::new(),
+        tag: None,
+        message: String::new(),
+        dry_run: false,
+        allow_empty: false,
+        wait_seconds: None,
+        open_files: None,
+        on_conflict: None,
+    }
+}
+
+/// A commit's progress, as the API says it.
+struct Publishing<'a>(&'a dyn Watch);
+
+impl commit::Progress for Publishing<'_> {
+    fn step(&self, step: commit::Step, done: u64, total: u64) {
+        let (step, unit) = match step {
+            commit::Step::Store => (Step::Store, Unit::Objects),
+            commit::Step::Catalogs => (Step::Catalogs, Unit::Catalogs),
+            commit::Step::Submit => (Step::Submit, Unit::Steps),
+        };
+        self.0.progress(Progress {
+            step,
+            done,
+            total,
+            unit,
+        });
+    }
+}
+
+fn of_visible(visible: &Visible) -> Committed {
+    Committed {
+        published: true,
+        revision: visible.revision,
+        root_hash: visible.root_hash.to_string(),
+        previous_root_hash: Some(visible.previous_root_hash.to_string()),
+        tag: visible.tag.clone(),
+        files: visible.files,
+        directories: visible.directories,
+        removed: visible.removed,
+        bytes_raw: visible.bytes_raw,
+        objects_new: visible.objects_new,
+        objects_reused: visible.objects_reused,
+        bytes_stored: visible.bytes_stored,
+        catalogs: visible.catalogs,
+        dropped_xattrs: visible.dropped_xattrs.iter().map(dropped).collect(),
+        broken_links: groups(&visible.broken_links),
+        special_skipped: texts(&visible.special_skipped),
+        warnings: visible.warnings.iter().map(limit).collect(),
+        seconds: reply::Seconds {
+            store: visible.seconds.store,
+            lease_held: visible.seconds.lease_held,
+            catalogs: visible.seconds.catalogs,
+            ..reply::Seconds::default()
+        },
+        ..Committed::default()
+    }
+}

@@ -1,0 +1,231 @@
+//! The libraries' errors as failures: kind, hint, exit code.
+//!
+//! What an error *is* decides an exhaustive match where the variants differ for the user
+//! (`CommitError`, `FreezeError`, `PublisherError`); all else goes by what is at the end of its
+//! chain: a full disk, a bad signature, a missing file.
+
+use std::error::Error;
+
+use commit::{CommitError, HomeError, PublisherError};
+use fsimpl::session::MountError;
+use fsimpl::{AbortError, FreezeError, FsError, StageError};
+use store::{HeadError, StoreError};
+
+use super::{Failure, Kind, kind_of_io};
+
+/// The kind by the first link of the chain that decides it.
+fn classify(error: &(dyn Error + 'static)) -> Kind {
+    let mut next = Some(error);
+    while let Some(link) = next {
+        if let Some(kind) = kind_of_link(link) {
+            return kind;
+        }
+        next = link.source();
+    }
+    Kind::Failed
+}
+
+fn kind_of_link(link: &(dyn Error + 'static)) -> Option<Kind> {
+    if let Some(error) = link.downcast_ref::<PublisherError>() {
+        return kind_of_publisher(error);
+    }
+    if let Some(error) = link.downcast_ref::<HomeError>() {
+        return match error {
+            HomeError::Unknown { .. } | HomeError::BadName(_) => Some(Kind::Usage),
+            _ => None,
+        };
+    }
+    if let Some(error) = link.downcast_ref::<HeadError>() {
+        return match error.is_expired() {
+            true => Some(Kind::Expired),
+            false => match error {
+                HeadError::Read { .. } => None,
+                _ => Some(Kind::Damaged),
+            },
+        };
+    }
+    if let Some(error) = link.downcast_ref::<StoreError>() {
+        return kind_of_store(error);
+    }
+    if link.is::<store::CatalogFault>() || link.is::<store::ObjectFault>() {
+        // a full cache directory is not a damaged repository
+        let full = link.source().map(classify);
+        return Some(match full {
+            Some(kind @ (Kind::NoSpace | Kind::Denied)) => kind,
+            _ => Kind::Damaged,
+        });
+    }
+    if let Some(error) = link.downcast_ref::<FsError>() {
+        return match error {
+            FsError::NotFound => Some(Kind::NotFound),
+            FsError::NoSpace | FsError::Quota => Some(Kind::NoSpace),
+            FsError::Access | FsError::NotPermitted(_) => Some(Kind::Denied),
+            _ => None,
+        };
+    }
+    link.downcast_ref::<std::io::Error>().map(kind_of_io)
+}
+
+fn kind_of_publisher(error: &PublisherError) -> Option<Kind> {
+    match error {
+        PublisherError::Busy { .. } => Some(Kind::Busy),
+        PublisherError::WhitelistExpired { .. } => Some(Kind::Expired),
+        PublisherError::TagExists { .. } => Some(Kind::Failed),
+        _ => None,
+    }
+}
+
+fn kind_of_store(error: &StoreError) -> Option<Kind> {
+    match error {
+        StoreError::NoSpace { .. } | StoreError::Quota { .. } => Some(Kind::NoSpace),
+        StoreError::Denied { .. } | StoreError::ReadOnlyFilesystem { .. } => Some(Kind::Denied),
+        StoreError::NotFound { .. }
+        | StoreError::RootNotFound { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::TooLarge { .. } => Some(Kind::Damaged),
+        StoreError::Io { source, .. } => Some(kind_of_io(source)),
+        _ => None,
+    }
+}
+
+fn hint_for(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::NoSpace => Some("make room, then try again; what is staged is kept"),
+        Kind::Expired => Some("`prepub resign REPO` renews the whitelist"),
+        Kind::Damaged => Some("`prepub check REPO --data` lists all that is wrong"),
+        Kind::Busy => Some("try again when the other one is done"),
+        _ => None,
+    }
+}
+
+/// An error as it is: its first sentence, its causes, the kind of its chain.
+fn plain(error: &(dyn Error + 'static)) -> Failure {
+    let kind = classify(error);
+    let mut failure = Failure::new(kind, error.to_string());
+    if let Some(source) = error.source() {
+        failure = failure.because(source);
+    }
+    // a transparent error repeats its source's sentence
+    failure.causes.dedup();
+    if failure.causes.first() == Some(&failure.message) {
+        failure.causes.remove(0);
+    }
+    let told = failure.message.contains('`') || failure.causes.iter().any(|c| c.contains('`'));
+    match hint_for(kind) {
+        Some(hint) if !told => failure.hint(hint),
+        _ => failure,
+    }
+}
+
+macro_rules! plainly {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                plain(&error)
+            }
+        })*
+    };
+}
+
+plainly!(
+    AbortError,
+    FsError,
+    HeadError,
+    HomeError,
+    PublisherError,
+    StageError,
+    StoreError,
+    commit::MkfsError,
+    commit::resign::ResignError,
+    commit::rmfs::RmfsError,
+    commit::rollback::RollbackError,
+    commit::tags::TagsError,
+    commit::txn::TxnError,
+    store::RepoError,
+);
+
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Self {
+        let kind = match &error {
+            MountError::Missing(_) | MountError::NotADirectory(_) | MountError::NotEmpty(_) => {
+                Kind::Usage
+            }
+            MountError::Busy(_) => Kind::OpenFiles,
+            MountError::AlreadyMounted(_)
+            | MountError::Occupied { .. }
+            | MountError::Stale { .. }
+            | MountError::Refused { .. }
+            | MountError::Io { .. } => Kind::Failed,
+        };
+        Self {
+            kind,
+            ..plain(&error)
+        }
+    }
+}
+
+impl From<FreezeError> for Failure {
+    fn from(error: FreezeError) -> Self {
+        match &error {
+            FreezeError::NotFound(path) => {
+                Self::new(Kind::NotFound, format!("{path} is neither published nor staged"))
+            }
+            FreezeError::OpenFiles(files) => Self::new(Kind::OpenFiles, open_files(files.len()))
+                .paths(files.iter().map(|f| match f.pid {
+                    0 => f.path.to_string(),
+                    pid => format!("{} (process {pid})", f.path),
+                }))
+                .hint("close them; or --wait longer; or --open-files skip leaves them out"),
+            FreezeError::Unsealed(files) => Self::new(
+                Kind::Failed,
+                "files could not be compressed and stored, so they cannot be published",
+            )
+            .paths(files.iter().map(|f| format!("{}: {}", f.path, f.reason)))
+            .hint("write them again, or `prepub abort` their paths"),
+            FreezeError::ReplacedAncestor(path) => Self::failed(format!(
+                "{path} replaced what was published there, so nothing below it can be published alone"
+            ))
+            .hint(format!("commit {path} itself")),
+            FreezeError::Nested(outer, inner) => {
+                Self::usage(format!("{inner} lies within {outer}; name {outer} alone"))
+            }
+            _ => plain(&error),
+        }
+    }
+}
+
+fn open_files(count: usize) -> String {
+    match count {
+        1 => "a file is still open for writing".into(),
+        n => format!("{n} files are still open for writing"),
+    }
+}
+
+impl From<CommitError> for Failure {
+    fn from(error: CommitError) -> Self {
+        match &error {
+            CommitError::Conflicts { conflicts, .. } => {
+                let failure = Self::new(Kind::Conflict, error.to_string())
+                    .paths(&conflicts.named)
+                    .hint("abort these paths and do them again; or --on-conflict ours publishes the staged side");
+                match conflicts.more {
+                    0 => failure,
+                    more => failure.paths([format!("and {more} more")]),
+                }
+            }
+            CommitError::Limits { exceeded, .. } => Self::failed(error.to_string())
+                .paths(exceeded)
+                .hint("split large directories with .cvmfscatalog or .cvmfsdirtab, or raise the limits in server.conf"),
+            CommitError::TagName(_) => Self {
+                kind: Kind::Usage,
+                ..plain(&error)
+            },
+            CommitError::WrongRepository { .. }
+            | CommitError::Objects(_)
+            | CommitError::Catalogs(_)
+            | CommitError::Compare { .. }
+            | CommitError::Publisher(_)
+            | CommitError::Txn(_) => plain(&error),
+        }
+    }
+}
