@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use formats::path::PathError;
-use store::StoreError;
+use store::{ContentError, RepoError};
 
 use crate::journal::JournalError;
 
@@ -88,7 +88,10 @@ pub enum FsError {
     },
     /// EIO: the published tree cannot be read.
     #[error("published tree")]
-    Lower(#[source] StoreError),
+    Lower(#[source] RepoError),
+    /// EIO: the bytes of a published or sealed file cannot be read.
+    #[error("content of a file")]
+    Content(#[source] ContentError),
     /// EIO or ENOSPC: the change could not be recorded and was not made.
     #[error("the stage's journal")]
     Journal(#[source] JournalError),
@@ -126,7 +129,7 @@ impl FsError {
                 _ => libc::EIO,
             },
             Self::Journal(source) if source.is_no_space() => libc::ENOSPC,
-            Self::Lower(_) | Self::Journal(_) => libc::EIO,
+            Self::Lower(_) | Self::Content(_) | Self::Journal(_) => libc::EIO,
         }
     }
 
@@ -135,7 +138,7 @@ impl FsError {
     pub fn is_fault(&self) -> bool {
         matches!(
             self,
-            Self::Backing { .. } | Self::Lower(_) | Self::Journal(_)
+            Self::Backing { .. } | Self::Lower(_) | Self::Content(_) | Self::Journal(_)
         )
     }
 }
@@ -149,9 +152,15 @@ impl From<PathError> for FsError {
     }
 }
 
-impl From<StoreError> for FsError {
-    fn from(source: StoreError) -> Self {
+impl From<RepoError> for FsError {
+    fn from(source: RepoError) -> Self {
         Self::Lower(source)
+    }
+}
+
+impl From<ContentError> for FsError {
+    fn from(source: ContentError) -> Self {
+        Self::Content(source)
     }
 }
 

@@ -9,9 +9,18 @@
 //! ([`stage`]), and below it the tree, the journal, open files and the published tree; sealing
 //! ([`seal`]); the mount.
 
+mod acl;
+mod backing;
 pub mod error;
 pub mod fs;
+mod handle;
+mod journal;
+mod lower;
+mod ops;
+mod pool;
+pub mod seal;
 pub mod stage;
+mod tree;
 pub mod types;
 
 pub use error::{FsError, Result};

@@ -9,15 +9,43 @@
 //!
 //! This module opens a stage, and is what a commit talks to. It must not name a publisher.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+mod abort;
+mod bases;
+mod feed;
+mod freeze;
+mod known;
+mod mark;
+mod notify;
+mod open;
+mod pins;
+mod refresh;
+mod retire;
+mod summary;
+mod walk;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use formats::{ChangeSet, Hash, RepoPath};
-use store::ObjectStore;
+use parking_lot::{Mutex, RwLock};
+use store::{ContentCache, ObjectStore, Repository};
 
+use crate::backing::Backing;
+use crate::error::FsError;
+use crate::handle::OpenTable;
+use crate::journal::Journal;
 use crate::seal::{SealParams, Sealer};
-use crate::types::Clock;
+use crate::tree::Tree;
+use crate::types::{Clock, Ino, Notifier};
+
+pub(crate) use mark::FrozenMark;
+
+use feed::Feed;
+use known::KnownContent;
+use notify::Notices;
+use pins::Pins;
 
 /// How a repository's files are published, as far as staging must know.
 #[derive(Clone)]
@@ -127,4 +155,181 @@ pub struct StageSummary {
     pub open_files: Vec<OpenFile>,
     /// Files that could not be sealed.
     pub errors: Vec<SealFailure>,
+}
+
+/// Why a stage could not be opened, or not be moved to another revision.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The directory cannot be used.
+    #[error("stage {path}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It belongs to another repository.
+    #[error("stage {path} is that of {found}, not of {wanted}")]
+    OtherRepository {
+        /// Where it lies.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        wanted: String,
+    },
+    /// The store for sealed objects cannot be used.
+    #[error("objects of the stage")]
+    Objects(#[source] store::StoreError),
+    /// The published tree, the journal or a file of the stage failed.
+    #[error("the stage")]
+    Fs(#[from] FsError),
+    /// No such snapshot.
+    #[error("snapshot {0} is not known; it was retired or thawed before")]
+    UnknownSnapshot(u64),
+    /// A snapshot is being published.
+    #[error("snapshot {0} is being published; try again when that commit is done")]
+    Frozen(u64),
+}
+
+/// Why no snapshot was made.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// Nothing is there, neither published nor staged.
+    #[error("{0} does not exist")]
+    NotFound(RepoPath),
+    /// One target lies within another.
+    #[error("{1} lies within {0}; name one of them")]
+    Nested(RepoPath, RepoPath),
+    /// Files are open for writing.
+    #[error("{} file(s) are open for writing, the first is {}", .0.len(), .0.first().map_or_else(RepoPath::root, |f| f.path.clone()))]
+    OpenFiles(Vec<OpenFile>),
+    /// Files could not be sealed.
+    #[error("{} file(s) could not be sealed, the first is {}", .0.len(), .0.first().map_or_else(RepoPath::root, |f| f.path.clone()))]
+    Unsealed(Vec<SealFailure>),
+    /// A directory above a target was replaced: publishing the target alone would publish that, too.
+    #[error("{0} replaces what is published there; commit {0} itself")]
+    ReplacedAncestor(RepoPath),
+    /// Another snapshot is being published.
+    #[error("snapshot {0} is being published; try again when that commit is done")]
+    Frozen(u64),
+    /// The published tree, the journal or a file of the stage failed.
+    #[error("the snapshot")]
+    Fs(#[from] FsError),
+}
+
+/// Why staged changes could not be dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum AbortError {
+    /// The journal or the published tree failed; nothing was dropped.
+    #[error("dropping staged changes")]
+    Fs(#[from] FsError),
+}
+
+/// One repository's stage. See the module's head.
+pub struct Stage {
+    this: Weak<Self>,
+    name: String,
+    pub(crate) dir: PathBuf,
+    repository: Arc<Repository>,
+    params: Arc<dyn Fn() -> StageParams + Send + Sync>,
+    pub(crate) clock: Clock,
+    settle: Duration,
+    pub(crate) quota_bytes: Option<u64>,
+    pub(crate) tree: RwLock<Tree>,
+    pub(crate) journal: Journal,
+    pub(crate) backing: Backing,
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    pub(crate) content: ContentCache,
+    pub(crate) open: OpenTable,
+    pub(crate) feed: Feed,
+    known: Arc<KnownContent>,
+    pins: Pins,
+    pub(crate) notices: Notices,
+    staged_bytes: AtomicU64,
+    /// One snapshot is made at a time.
+    freezing: Mutex<()>,
+}
+
+impl Stage {
+    /// The repository's fully qualified name.
+    #[must_use]
+    pub fn repository_name(&self) -> &str {
+        &self.name
+    }
+
+    /// The published repository it lies over.
+    #[must_use]
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where sealed objects are.
+    #[must_use]
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// The root catalog of the revision that unstaged paths show.
+    #[must_use]
+    pub fn base_root(&self) -> Hash {
+        let tree = self.tree.read();
+        tree.revisions.root_of(tree.revisions.head)
+    }
+
+    /// Says who hears of changes made behind the kernel's back.
+    pub fn set_notifier(&self, notifier: Option<Arc<dyn Notifier>>) {
+        self.notices.set_target(notifier);
+    }
+
+    /// Makes everything staged so far survive power loss, file bytes included.
+    ///
+    /// # Errors
+    /// When the system reports that something was lost.
+    pub fn sync(&self) -> Result<(), FsError> {
+        self.backing.sync_all()?;
+        Ok(self.journal.sync()?)
+    }
+
+    /// Raw bytes of staged files.
+    pub(crate) fn staged_bytes(&self) -> u64 {
+        self.staged_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_staged(&self, more: u64) {
+        self.staged_bytes.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn recount_staged(&self, from: u64, to: u64) {
+        if to >= from {
+            self.count_staged(to - from);
+        } else {
+            self.uncount_staged(from - to);
+        }
+    }
+
+    fn uncount_staged(&self, fewer: u64) {
+        let take = |have: u64| Some(have.saturating_sub(fewer));
+        let _ = self
+            .staged_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+    }
+
+    /// True if a snapshot still needs the file unsealed as it is.
+    pub(crate) fn is_pinned(&self, ino: Ino, number: Option<u64>) -> bool {
+        self.pins.needs(number.unwrap_or_else(|| open::empty_pin(ino)))
+    }
+
+    /// A backing file of `size` bytes is needed no more.
+    pub(crate) fn drop_backing(&self, number: u64, size: u64) {
+        self.uncount_staged(size);
+        self.feed.remove_later(number);
+    }
 }

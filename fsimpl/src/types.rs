@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// An inode number. [`Ino::ROOT`] is the mount point's own directory, which lists the repositories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ino(pub u64);
@@ -18,7 +20,9 @@ impl Ino {
 pub struct Handle(pub u64);
 
 /// A point in time: seconds since 1970 (negative before) and nanoseconds counted forward from them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct Time {
     /// Seconds.
     pub secs: i64,

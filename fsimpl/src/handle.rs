@@ -1,0 +1,266 @@
+//! Open files: who has them open, where their bytes are, and what is not in the tree yet.
+//!
+//! All handles of an inode share one [`OpenInode`], so that each sees what the others write. While a
+//! file is being written its size and time are here; they go into the tree when the last writer is
+//! gone. Locks are taken in this order: [`OpenInode::bytes`], the tree, the table, then
+//! [`OpenInode::state`]. Nothing here changes the tree.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use store::ContentFile;
+
+use crate::error::{FsError, Result};
+use crate::tree::InoMap;
+use crate::types::{Handle, Ino, OpenFlags, Time};
+
+/// Handles that may be open in one repository.
+const MAX_HANDLES: usize = 1 << 20;
+
+/// Where an open file's bytes are.
+pub(crate) enum Bytes {
+    /// In objects.
+    Objects(Arc<ContentFile>),
+    /// In a backing file, which appears with the first byte.
+    Backing {
+        number: u64,
+        file: Option<Arc<File>>,
+    },
+}
+
+impl Bytes {
+    /// Reads at `offset`; short only at the end.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, ReadError> {
+        match self {
+            Self::Objects(content) => Ok(content.read_at(buffer, offset)?),
+            Self::Backing { file: None, .. } => Ok(0),
+            Self::Backing {
+                file: Some(file),
+                number,
+            } => read_full(file, buffer, offset).map_err(|e| ReadError::Backing(*number, e)),
+        }
+    }
+}
+
+/// Why bytes could not be read.
+pub(crate) enum ReadError {
+    Content(store::ContentError),
+    Backing(u64, io::Error),
+}
+
+impl From<store::ContentError> for ReadError {
+    fn from(error: store::ContentError) -> Self {
+        Self::Content(error)
+    }
+}
+
+fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// An inode that is open.
+pub(crate) struct OpenInode {
+    pub(crate) ino: Ino,
+    pub(crate) bytes: RwLock<Bytes>,
+    pub(crate) state: Mutex<OpenState>,
+}
+
+/// What changes with every write.
+#[derive(Default)]
+pub(crate) struct OpenState {
+    /// Handles open for writing, and by which process.
+    pub(crate) writers: Vec<(u64, u32)>,
+    /// Written to since the tree last heard of it: size and times are those here.
+    pub(crate) dirty: bool,
+    /// The modification time was set since, and is no longer the last write's.
+    pub(crate) mtime_set: bool,
+    pub(crate) size: u64,
+    pub(crate) mtime: Time,
+    pub(crate) ctime: Time,
+}
+
+impl OpenInode {
+    /// The size that readers see.
+    pub(crate) fn size(&self) -> u64 {
+        self.state.lock().size
+    }
+}
+
+/// An open file.
+pub(crate) struct OpenFile {
+    pub(crate) inode: Arc<OpenInode>,
+    pub(crate) flags: OpenFlags,
+}
+
+/// An entry of a listing: a name, and what was published there when the listing was made.
+pub(crate) struct Listed {
+    pub(crate) cursor: u64,
+    pub(crate) name: formats::Name,
+    /// Position in the published listing.
+    pub(crate) lower: Option<u32>,
+}
+
+/// A directory's names at one moment, by cursor.
+pub(crate) struct Listing {
+    pub(crate) items: Vec<Listed>,
+    pub(crate) rows: Arc<Vec<formats::Row>>,
+}
+
+/// An open directory.
+pub(crate) struct OpenDir {
+    pub(crate) ino: Ino,
+    pub(crate) listing: Mutex<Option<Arc<Listing>>>,
+}
+
+/// All that is open in a repository.
+#[derive(Default)]
+pub(crate) struct OpenTable {
+    next: AtomicU64,
+    files: RwLock<HashMap<u64, Arc<OpenFile>>>,
+    dirs: RwLock<HashMap<u64, Arc<OpenDir>>>,
+    inodes: Mutex<InoMap<(Arc<OpenInode>, u32)>>,
+    closes: Mutex<u64>,
+    closed: Condvar,
+}
+
+impl OpenTable {
+    fn fresh(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed) + 2
+    }
+
+    /// The open inode, made if nobody has it open; one user more.
+    pub(crate) fn acquire(
+        &self,
+        ino: Ino,
+        make: impl FnOnce() -> Result<OpenInode>,
+    ) -> Result<Arc<OpenInode>> {
+        let mut inodes = self.inodes.lock();
+        if let Some((inode, users)) = inodes.get_mut(&ino) {
+            *users += 1;
+            return Ok(Arc::clone(inode));
+        }
+        let inode = Arc::new(make()?);
+        inodes.insert(ino, (Arc::clone(&inode), 1));
+        Ok(inode)
+    }
+
+    /// One user fewer; true if it was the last.
+    pub(crate) fn give_back(&self, inode: &Arc<OpenInode>) -> bool {
+        let mut inodes = self.inodes.lock();
+        let Some((held, users)) = inodes.get_mut(&inode.ino) else {
+            return true;
+        };
+        if !Arc::ptr_eq(held, inode) {
+            return false;
+        }
+        *users -= 1;
+        let last = *users == 0;
+        if last {
+            inodes.remove(&inode.ino);
+        }
+        last
+    }
+
+    /// Gives a handle to a user of an open inode.
+    pub(crate) fn add_file(
+        &self,
+        inode: Arc<OpenInode>,
+        flags: OpenFlags,
+        pid: u32,
+    ) -> Result<Handle> {
+        let mut files = self.files.write();
+        if files.len() >= MAX_HANDLES {
+            return Err(FsError::NoSpace);
+        }
+        let number = self.fresh();
+        if flags.write {
+            inode.state.lock().writers.push((number, pid));
+        }
+        files.insert(number, Arc::new(OpenFile { inode, flags }));
+        Ok(Handle(number))
+    }
+
+    pub(crate) fn file(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        let files = self.files.read();
+        files.get(&handle.0).cloned().ok_or(FsError::BadHandle)
+    }
+
+    pub(crate) fn remove_file(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        let mut files = self.files.write();
+        files.remove(&handle.0).ok_or(FsError::BadHandle)
+    }
+
+    pub(crate) fn add_dir(&self, ino: Ino) -> Result<Handle> {
+        let mut dirs = self.dirs.write();
+        if dirs.len() >= MAX_HANDLES {
+            return Err(FsError::NoSpace);
+        }
+        let number = self.fresh();
+        let listing = Mutex::new(None);
+        dirs.insert(number, Arc::new(OpenDir { ino, listing }));
+        Ok(Handle(number))
+    }
+
+    pub(crate) fn dir(&self, handle: Handle) -> Result<Arc<OpenDir>> {
+        let dirs = self.dirs.read();
+        dirs.get(&handle.0).cloned().ok_or(FsError::BadHandle)
+    }
+
+    pub(crate) fn remove_dir(&self, handle: Handle) -> Result<Arc<OpenDir>> {
+        let mut dirs = self.dirs.write();
+        dirs.remove(&handle.0).ok_or(FsError::BadHandle)
+    }
+
+    /// The open inode of this number.
+    pub(crate) fn inode(&self, ino: Ino) -> Option<Arc<OpenInode>> {
+        let inodes = self.inodes.lock();
+        inodes.get(&ino).map(|(inode, _)| Arc::clone(inode))
+    }
+
+    pub(crate) fn is_open(&self, ino: Ino) -> bool {
+        self.inodes.lock().contains_key(&ino)
+    }
+
+    /// Every open inode.
+    pub(crate) fn all(&self) -> Vec<Arc<OpenInode>> {
+        let inodes = self.inodes.lock();
+        inodes.values().map(|(inode, _)| Arc::clone(inode)).collect()
+    }
+
+    /// A writer is gone.
+    pub(crate) fn tell_closed(&self) {
+        *self.closes.lock() += 1;
+        self.closed.notify_all();
+    }
+
+    /// How many writers are gone since the start.
+    pub(crate) fn closes(&self) -> u64 {
+        *self.closes.lock()
+    }
+
+    /// Waits until more than `seen` writers are gone; false if that takes beyond `deadline`.
+    pub(crate) fn wait_closed(&self, seen: u64, deadline: Instant) -> bool {
+        let mut closes = self.closes.lock();
+        while *closes == seen {
+            if self.closed.wait_until(&mut closes, deadline).timed_out() {
+                return *closes != seen;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,383 @@
+//! The stage's record of itself, in an embedded engine with a write-ahead log.
+//!
+//! One atomic batch for each operation, handed to the operating system before the operation is
+//! answered; [`Journal::sync`] makes what came before survive power loss. Keys:
+//!
+//! ```text
+//! n <ino, 8 bytes>             inode: Record
+//! d <ino, 8 bytes> <name>      name in a directory: Dentry
+//! m <key>                      about the stage
+//! f <id, 8 bytes>              a snapshot handed to a commit
+//! ```
+//!
+//! Values begin with a version byte. The engine refuses all further writes once one has failed (the
+//! disk was full): it is then opened anew, and what the failed operation may have left in the log
+//! is undone first. Nothing here knows what the records mean.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Version of the values.
+const VERSION: u8 = 1;
+/// Changes kept in memory until they are written as a sorted table.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+/// Blocks of tables kept in memory: the journal is read once, at the start.
+const CACHE_BYTES: u64 = 4 << 20;
+/// The log's largest size; the engine's smallest possible.
+const LOG_BYTES: u64 = 128 << 20;
+/// How often the engine's own threads are given time to let go of its files.
+const REOPEN_TRIES: u32 = 20;
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the journal could not take or give a record.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The disk is full.
+    #[error("no space left for the journal in {0}; free some space there")]
+    NoSpace(PathBuf),
+    /// The engine failed.
+    #[error("journal {dir}")]
+    Engine {
+        /// Where it lies.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<fjall::Error>,
+    },
+    /// A record is not what this version writes.
+    #[error("journal {dir}: record {key} cannot be read: {reason}")]
+    Record {
+        /// Where it lies.
+        dir: PathBuf,
+        /// Which.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl JournalError {
+    /// True where more space is the way out.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace(_))
+    }
+}
+
+/// Records to put and to remove, as one.
+#[derive(Default)]
+pub(crate) struct Batch {
+    items: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Batch {
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: &impl Serialize) {
+        self.items.push((key, Some(encode(value))));
+    }
+
+    pub(crate) fn remove(&mut self, key: Vec<u8>) {
+        self.items.push((key, None));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+}
+
+/// The key of an inode.
+pub(crate) fn inode_key(ino: u64) -> Vec<u8> {
+    numbered(b'n', ino, &[])
+}
+
+/// The key of a name.
+pub(crate) fn name_key(parent: u64, name: &[u8]) -> Vec<u8> {
+    numbered(b'd', parent, name)
+}
+
+/// The key of a snapshot.
+pub(crate) fn frozen_key(id: u64) -> Vec<u8> {
+    numbered(b'f', id, &[])
+}
+
+/// The key of something about the stage.
+pub(crate) fn meta_key(what: &str) -> Vec<u8> {
+    [b"m", what.as_bytes()].concat()
+}
+
+fn numbered(prefix: u8, number: u64, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(9 + rest.len());
+    key.push(prefix);
+    key.extend_from_slice(&number.to_be_bytes());
+    key.extend_from_slice(rest);
+    key
+}
+
+/// The number in a key, and what follows it.
+pub(crate) fn split_key(key: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = key.get(1..)?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*number), rest))
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    let out = vec![VERSION];
+    // a Vec takes all there is, and our records hold nothing that cannot be written
+    postcard::to_extend(value, out).unwrap_or_default()
+}
+
+struct Engine {
+    database: Database,
+    records: Keyspace,
+}
+
+/// See the module's head.
+pub(crate) struct Journal {
+    dir: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    engine: Option<Engine>,
+    /// What failed operations may have left in the log; put right when it is opened again.
+    to_undo: Batch,
+}
+
+impl Journal {
+    /// Opens or makes the journal in `dir`.
+    pub(crate) fn open(dir: &Path) -> Result<Self, JournalError> {
+        let engine = Engine::open(dir).map_err(|source| wrap(dir, source))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            state: Mutex::new(State {
+                engine: Some(engine),
+                to_undo: Batch::default(),
+            }),
+        })
+    }
+
+    /// Records a batch; when it returns, it survives this process. If it fails, the caller owes an
+    /// [`Journal::undo`].
+    pub(crate) fn commit(&self, batch: Batch) -> Result<(), JournalError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        fail::fail_point!("fsimpl::journal_full", |_| Err(JournalError::NoSpace(
+            self.dir.clone()
+        )));
+        let mut state = self.state.lock();
+        let engine = self.revive(&mut state)?;
+        let Err(source) = engine.commit(batch) else {
+            return Ok(());
+        };
+        tracing::warn!(dir = %self.dir.display(), error = ?source, "journal write failed");
+        state.engine = None;
+        Err(wrap(&self.dir, source))
+    }
+
+    /// Puts records back as they were before a batch that failed: its bytes may have reached the
+    /// log. Done when the engine is opened again, before anything else.
+    pub(crate) fn undo(&self, batch: Batch) {
+        self.state.lock().to_undo.items.extend(batch.items);
+    }
+
+    /// Makes everything recorded so far survive power loss.
+    pub(crate) fn sync(&self) -> Result<(), JournalError> {
+        let database = {
+            let mut state = self.state.lock();
+            self.revive(&mut state)?.database.clone()
+        };
+        if let Err(source) = database.persist(PersistMode::SyncAll) {
+            self.state.lock().engine = None;
+            return Err(wrap(&self.dir, source));
+        }
+        Ok(())
+    }
+
+    /// Visits every record whose key begins with `prefix`, by key.
+    pub(crate) fn for_each<T: DeserializeOwned, E: From<JournalError>>(
+        &self,
+        prefix: u8,
+        mut visit: impl FnMut(&[u8], T) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let records = {
+            let mut state = self.state.lock();
+            self.revive(&mut state)?.records.clone()
+        };
+        for item in records.prefix([prefix]) {
+            let (key, value) = item
+                .into_inner()
+                .map_err(|source| wrap(&self.dir, source))?;
+            let value = self.decode(&key, &value)?;
+            visit(&key, value)?;
+        }
+        Ok(())
+    }
+
+    /// Something about the stage.
+    pub(crate) fn meta<T: DeserializeOwned>(&self, what: &str) -> Result<Option<T>, JournalError> {
+        let records = {
+            let mut state = self.state.lock();
+            self.revive(&mut state)?.records.clone()
+        };
+        let key = meta_key(what);
+        match records.get(&key) {
+            Ok(Some(value)) => self.decode(&key, &value).map(Some),
+            Ok(None) => Ok(None),
+            Err(source) => Err(wrap(&self.dir, source)),
+        }
+    }
+
+    fn decode<T: DeserializeOwned>(&self, key: &[u8], value: &[u8]) -> Result<T, JournalError> {
+        let failed = |reason: String| JournalError::Record {
+            dir: self.dir.clone(),
+            key: key.escape_ascii().to_string(),
+            reason,
+        };
+        match value.split_first() {
+            Some((&VERSION, bytes)) => {
+                postcard::from_bytes(bytes).map_err(|error| failed(error.to_string()))
+            }
+            Some((version, _)) => Err(failed(format!(
+                "it is of version {version}; this program knows {VERSION}"
+            ))),
+            None => Err(failed("it is empty".to_owned())),
+        }
+    }
+
+    fn revive<'a>(&self, state: &'a mut State) -> Result<&'a Engine, JournalError> {
+        let engine = match state.engine.take() {
+            Some(engine) => engine,
+            None => self.reopen()?,
+        };
+        if !state.to_undo.is_empty() {
+            let undo = Batch {
+                items: state.to_undo.items.clone(),
+            };
+            engine
+                .commit(undo)
+                .map_err(|source| wrap(&self.dir, source))?;
+            state.to_undo = Batch::default();
+        }
+        Ok(state.engine.insert(engine))
+    }
+
+    fn reopen(&self) -> Result<Engine, JournalError> {
+        let mut tries = 0;
+        loop {
+            match Engine::open(&self.dir) {
+                Err(fjall::Error::Locked) if tries < REOPEN_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(REOPEN_PAUSE);
+                }
+                other => return other.map_err(|source| wrap(&self.dir, source)),
+            }
+        }
+    }
+}
+
+impl Engine {
+    fn open(dir: &Path) -> fjall::Result<Self> {
+        let database = Database::builder(dir)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(LOG_BYTES)
+            .worker_threads(1)
+            .open()?;
+        let records = database.keyspace("stage", || {
+            KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+        })?;
+        Ok(Self { database, records })
+    }
+
+    fn commit(&self, batch: Batch) -> fjall::Result<()> {
+        let mut write = self.database.batch().durability(Some(PersistMode::Buffer));
+        for (key, value) in batch.items {
+            match value {
+                Some(value) => write.insert(&self.records, key, value),
+                None => write.remove(&self.records, key),
+            }
+        }
+        write.commit()
+    }
+}
+
+fn wrap(dir: &Path, source: fjall::Error) -> JournalError {
+    if is_full(&source) {
+        return JournalError::NoSpace(dir.to_owned());
+    }
+    JournalError::Engine {
+        dir: dir.to_owned(),
+        source: Box::new(source),
+    }
+}
+
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let full = |e: &io::Error| matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
+    let here = error.downcast_ref::<io::Error>().is_some_and(full);
+    here || error.source().is_some_and(is_full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_survive_reopening_and_come_by_key() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let journal = Journal::open(dir.path()).unwrap();
+            let mut batch = Batch::default();
+            batch.put(name_key(7, b"b"), &2u32);
+            batch.put(name_key(7, b"a"), &1u32);
+            batch.put(name_key(3, b"z"), &0u32);
+            batch.put(inode_key(1), &9u32);
+            batch.put(meta_key("head"), &"x".to_owned());
+            journal.commit(batch).unwrap();
+            let mut batch = Batch::default();
+            batch.remove(name_key(3, b"z"));
+            journal.commit(batch).unwrap();
+        }
+        let journal = Journal::open(dir.path()).unwrap();
+        let mut seen = Vec::new();
+        journal
+            .for_each(b'd', |key, value: u32| {
+                let (parent, name) = split_key(key).unwrap();
+                seen.push((parent, name.to_vec(), value));
+                Ok::<_, JournalError>(())
+            })
+            .unwrap();
+        assert_eq!(seen, [(7, b"a".to_vec(), 1), (7, b"b".to_vec(), 2)]);
+        assert_eq!(journal.meta::<String>("head").unwrap().unwrap(), "x");
+        assert_eq!(journal.meta::<String>("tail").unwrap(), None);
+    }
+
+    #[test]
+    fn a_failed_write_is_undone_when_the_engine_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let put = |value: u32| {
+            let mut batch = Batch::default();
+            batch.put(inode_key(5), &value);
+            batch
+        };
+        journal.commit(put(1)).unwrap();
+        // as after a failed write whose bytes reached the log all the same
+        journal.commit(put(2)).unwrap();
+        {
+            journal.state.lock().engine = None;
+            journal.undo(put(1));
+        }
+        let mut seen = Vec::new();
+        journal
+            .for_each(b'n', |_, value: u32| {
+                seen.push(value);
+                Ok::<_, JournalError>(())
+            })
+            .unwrap();
+        assert_eq!(seen, [1]);
+    }
+}

@@ -1,0 +1,250 @@
+//! Ranges of files: reserving, punching, seeking, copying.
+
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::require_changeable;
+use crate::error::{FsError, Result};
+use crate::handle::{Bytes, OpenFile, OpenInode};
+use crate::stage::Stage;
+use crate::tree::{Data, Txn};
+use crate::types::{Caller, Fallocate, Handle, Ino, Seek};
+
+/// Most bytes copied by one `copy_file_range` that cannot share them: a request must not take long.
+const COPY_STEP_BYTES: u64 = 16 << 20;
+const COPY_BUFFER_BYTES: usize = 1 << 20;
+
+impl Stage {
+    pub(crate) fn fallocate(
+        &self,
+        caller: &Caller,
+        handle: Handle,
+        offset: u64,
+        length: u64,
+        how: Fallocate,
+    ) -> Result<()> {
+        let _ = caller;
+        let open = self.open.file(handle)?;
+        if !open.flags.write {
+            return Err(FsError::BadHandle);
+        }
+        if length == 0 {
+            return Err(FsError::Invalid("an empty range"));
+        }
+        let end = offset
+            .checked_add(length)
+            .filter(|end| i64::try_from(*end).is_ok())
+            .ok_or(FsError::TooBig)?;
+        let (flags, grows, reserves) = match how {
+            Fallocate::Allocate => (FallocateFlags::empty(), true, true),
+            Fallocate::KeepSize => (FallocateFlags::KEEP_SIZE, false, true),
+            Fallocate::PunchHole => (
+                FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                false,
+                false,
+            ),
+            Fallocate::ZeroRange { keep_size: true } => (
+                FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
+                false,
+                true,
+            ),
+            Fallocate::ZeroRange { keep_size: false } => (FallocateFlags::ZERO_RANGE, true, true),
+        };
+        if reserves {
+            self.claim(length)?;
+        }
+        let target = self.writable(&open.inode, u64::MAX)?;
+        let file = target.file()?;
+        rustix::fs::fallocate(file, flags, offset, length).map_err(|errno| match errno {
+            Errno::OPNOTSUPP => FsError::NotSupported("by the state directory's filesystem"),
+            errno => self.backing.failed(target.number(), errno.into()),
+        })?;
+        let mut state = open.inode.state.lock();
+        self.wrote(&mut state, if grows { end } else { 0 });
+        Ok(())
+    }
+
+    pub(crate) fn lseek(&self, handle: Handle, offset: u64, what: Seek) -> Result<u64> {
+        let open = self.open.file(handle)?;
+        let size = open.inode.size();
+        if offset >= size {
+            return Err(FsError::NoSeekTarget);
+        }
+        let bytes = open.inode.bytes.read();
+        let Bytes::Backing {
+            file: Some(file),
+            number,
+        } = &*bytes
+        else {
+            // published content is all data, and ends with a hole as every file does
+            return Ok(match what {
+                Seek::Data => offset,
+                Seek::Hole => size,
+            });
+        };
+        let from = match what {
+            Seek::Data => SeekFrom::Data(offset),
+            Seek::Hole => SeekFrom::Hole(offset),
+        };
+        match rustix::fs::seek(&**file, from) {
+            Ok(at) => Ok(at),
+            Err(Errno::NXIO) => Err(FsError::NoSeekTarget),
+            Err(errno) => Err(self.backing.failed(*number, errno.into())),
+        }
+    }
+
+    pub(crate) fn copy_file_range(
+        &self,
+        caller: &Caller,
+        (from, from_offset): (Handle, u64),
+        (to, to_offset): (Handle, u64),
+        length: u64,
+    ) -> Result<u64> {
+        let _ = caller;
+        let (from, to) = (self.open.file(from)?, self.open.file(to)?);
+        if !to.flags.write || to.flags.append {
+            return Err(FsError::BadHandle);
+        }
+        let size = from.inode.size();
+        let length = length.min(size.saturating_sub(from_offset));
+        let (Some(from_end), Some(to_end)) = (
+            from_offset.checked_add(length),
+            to_offset.checked_add(length),
+        ) else {
+            return Err(FsError::TooBig);
+        };
+        if Arc::ptr_eq(&from.inode, &to.inode) && from_offset < to_end && to_offset < from_end {
+            return Err(FsError::Invalid("the ranges overlap"));
+        }
+        if length == 0 {
+            return Ok(0);
+        }
+        let whole = from_offset == 0 && to_offset == 0 && length == size;
+        if whole && self.refer(&from, &to, size)? {
+            return Ok(length);
+        }
+        self.copy_bytes(&from.inode, from_offset, &to.inode, to_offset, length)
+    }
+
+    /// Lets an empty file have the content of another by reference; false if it cannot.
+    fn refer(&self, from: &OpenFile, to: &OpenFile, size: u64) -> Result<bool> {
+        if Arc::ptr_eq(&from.inode, &to.inode)
+            || from.inode.state.lock().dirty
+            || to.inode.size() != 0
+        {
+            return Ok(false);
+        }
+        let data = self.content_of(from.inode.ino)?;
+        let Some(data) = data else {
+            return Ok(false);
+        };
+        let mut bytes = to.inode.bytes.write();
+        if to.inode.size() != 0 {
+            return Ok(false);
+        }
+        let regular = data
+            .regular(size)
+            .ok_or(FsError::Invalid("a file without content"))?;
+        let content = match &data {
+            Data::Published(_) => self.content.open(&regular)?,
+            Data::Staged { .. } => self.content.open_from(&self.objects, &regular)?,
+        };
+        let ino = to.inode.ino;
+        self.change(|txn| set_content(txn, ino, data, size))?;
+        self.feed.cancel(ino);
+        let emptied = std::mem::replace(&mut *bytes, Bytes::Objects(content));
+        if let Bytes::Backing { number, .. } = emptied {
+            self.backing.remove(number);
+        }
+        let mut state = to.inode.state.lock();
+        state.dirty = false;
+        state.mtime_set = false;
+        state.size = size;
+        self.touched(&mut state);
+        Ok(true)
+    }
+
+    /// The objects that hold an inode's content, if they do.
+    fn content_of(&self, ino: Ino) -> Result<Option<Data>> {
+        let tree = self.tree.read();
+        if let Some(node) = tree.node(ino) {
+            let Some(file) = node.rec.file() else {
+                return Ok(None);
+            };
+            return Ok(match &file.data {
+                Data::Published(_) => Some(file.data.clone()),
+                Data::Staged {
+                    sealed: Some(sealed),
+                    ..
+                } => Some(Data::Staged {
+                    backing: 0,
+                    sealed: Some(sealed.clone()),
+                }),
+                Data::Staged { .. } => None,
+            });
+        }
+        let row = tree.row_of(ino)?;
+        Ok(row.entry.regular().map(|regular| {
+            Data::Published(Box::new(formats::Regular {
+                link_group: 0,
+                ..regular.clone()
+            }))
+        }))
+    }
+
+    fn copy_bytes(
+        &self,
+        from: &OpenInode,
+        from_offset: u64,
+        to: &OpenInode,
+        to_offset: u64,
+        length: u64,
+    ) -> Result<u64> {
+        let length = length.min(COPY_STEP_BYTES);
+        self.claim(length)?;
+        let mut buffer = vec![0; COPY_BUFFER_BYTES];
+        let mut done = 0;
+        while done < length {
+            let want = buffer
+                .len()
+                .min(usize::try_from(length - done).unwrap_or(COPY_BUFFER_BYTES));
+            // one after the other: both may be the same file
+            let got = self.read_inode(from, from_offset + done, &mut buffer[..want])?;
+            if got == 0 {
+                break;
+            }
+            let target = self.writable(to, u64::MAX)?;
+            std::os::unix::fs::FileExt::write_all_at(
+                target.file()?,
+                &buffer[..got],
+                to_offset + done,
+            )
+            .map_err(|error| self.backing.failed(target.number(), error))?;
+            done += got as u64;
+            self.wrote(&mut to.state.lock(), to_offset + done);
+        }
+        Ok(done)
+    }
+}
+
+fn set_content(txn: &mut Txn<'_>, ino: Ino, data: Data, size: u64) -> Result<()> {
+    require_changeable(txn.tree, ino)?;
+    txn.stage(ino)?;
+    let now = txn.now;
+    let rec = txn.record(ino)?;
+    rec.mtime = crate::tree::mtime_of(now);
+    rec.ctime = now;
+    let file = rec
+        .file_mut()
+        .ok_or(FsError::Invalid("not a regular file"))?;
+    file.size = size;
+    file.data = data;
+    file.mtime_of_backing = false;
+    if let Some(node) = txn.tree.nodes.get_mut(&ino) {
+        node.run.generation = node.run.generation.wrapping_add(1);
+        node.run.seal_error = None;
+    }
+    Ok(())
+}

@@ -1,0 +1,322 @@
+//! Writing: the first byte moves a file onto a backing file of its own, all others just go there.
+//!
+//! [`Stage::writable`] hands out the backing file. Before its first change since the file was last
+//! sealed, published or opened, the journal is told that the backing file now holds the truth; later
+//! writes tell nobody. A file that a snapshot still needs unsealed gives the snapshot a copy first.
+
+use std::fs::File as RawFile;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+
+use super::attr::without_privileges;
+use super::require_changeable;
+use crate::error::{FsError, Result};
+use crate::handle::{Bytes, OpenInode, OpenState};
+use crate::stage::Stage;
+use crate::tree::{Data, File, Txn};
+use crate::types::{Caller, Handle, Ino};
+
+/// Largest file: what `off_t` can say.
+const MAX_SIZE: u64 = i64::MAX as u64;
+/// Bytes copied at a time when published content moves to a backing file.
+const COPY_BYTES: usize = 1 << 20;
+
+/// A backing file, ready to be changed; published bytes cannot come back while it is held.
+pub(crate) struct Writable<'a> {
+    guard: RwLockReadGuard<'a, Bytes>,
+}
+
+impl Writable<'_> {
+    pub(crate) fn file(&self) -> Result<&RawFile> {
+        match &*self.guard {
+            Bytes::Backing {
+                file: Some(file), ..
+            } => Ok(file),
+            _ => Err(FsError::BadHandle),
+        }
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        match &*self.guard {
+            Bytes::Backing { number, .. } => *number,
+            Bytes::Objects(_) => 0,
+        }
+    }
+}
+
+impl Stage {
+    pub(crate) fn write(
+        &self,
+        caller: &Caller,
+        handle: Handle,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<usize> {
+        let open = self.open.file(handle)?;
+        if !open.flags.write {
+            return Err(FsError::BadHandle);
+        }
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let length = data.len() as u64;
+        if offset.checked_add(length).is_none_or(|end| end > MAX_SIZE) {
+            return Err(FsError::TooBig);
+        }
+        self.claim(length)?;
+        let inode = &open.inode;
+        self.drop_privileges(caller, inode)?;
+        let target = self.writable(inode, u64::MAX)?;
+        if open.flags.append {
+            // appenders must not share an offset
+            let mut state = inode.state.lock();
+            let end = state.size;
+            self.put(&target, data, end)?;
+            self.wrote(&mut state, end + length);
+        } else {
+            self.put(&target, data, offset)?;
+            self.wrote(&mut inode.state.lock(), offset + length);
+        }
+        Ok(data.len())
+    }
+
+    fn put(&self, target: &Writable<'_>, data: &[u8], offset: u64) -> Result<()> {
+        target
+            .file()?
+            .write_all_at(data, offset)
+            .map_err(|error| self.backing.failed(target.number(), error))
+    }
+
+    /// The file was changed up to `end`.
+    pub(crate) fn wrote(&self, state: &mut OpenState, end: u64) {
+        if end > state.size {
+            self.count_staged(end - state.size);
+            state.size = end;
+        }
+        self.touched(state);
+    }
+
+    /// The file was changed.
+    pub(crate) fn touched(&self, state: &mut OpenState) {
+        state.mtime = (self.clock)();
+        state.ctime = state.mtime;
+    }
+
+    /// Space for `bytes` more.
+    pub(crate) fn claim(&self, bytes: u64) -> Result<()> {
+        if let Some(quota) = self.quota_bytes
+            && self.staged_bytes().saturating_add(bytes) > quota
+        {
+            return Err(FsError::Quota);
+        }
+        self.backing.claim(bytes)
+    }
+
+    /// A write by an ordinary user takes the set-ID bits. The kernel sees to later writes.
+    fn drop_privileges(&self, caller: &Caller, inode: &OpenInode) -> Result<()> {
+        if caller.uid == 0 || inode.state.lock().dirty {
+            return Ok(());
+        }
+        let perm = {
+            let tree = self.tree.read();
+            self.attr_of(&tree, inode.ino)?.perm
+        };
+        let kept = without_privileges(perm);
+        if kept == perm {
+            return Ok(());
+        }
+        self.change(|txn| {
+            txn.stage(inode.ino)?;
+            txn.record(inode.ino)?.perm = kept;
+            Ok(())
+        })
+    }
+
+    /// The backing file of an open inode, for a change. Its first `keep` bytes are those the file
+    /// had.
+    pub(crate) fn writable<'a>(&self, inode: &'a OpenInode, keep: u64) -> Result<Writable<'a>> {
+        {
+            let guard = inode.bytes.read();
+            let made = matches!(&*guard, Bytes::Backing { file: Some(_), .. });
+            let told = {
+                let state = inode.state.lock();
+                state.dirty && !state.mtime_set
+            };
+            if made && told {
+                return Ok(Writable { guard });
+            }
+        }
+        let mut bytes = inode.bytes.write();
+        self.make_writable(inode, &mut bytes, keep)?;
+        let guard = RwLockWriteGuard::downgrade(bytes);
+        Ok(Writable { guard })
+    }
+
+    fn make_writable(&self, inode: &OpenInode, bytes: &mut Bytes, keep: u64) -> Result<()> {
+        let ino = inode.ino;
+        let owned = {
+            let tree = self.tree.read();
+            require_changeable(&tree, ino)?;
+            let file = tree.node(ino).and_then(|node| node.rec.file());
+            file.and_then(|file| file.data.backing())
+        };
+        let (number, file) = match &*bytes {
+            Bytes::Backing { number, file } if owned == Some(*number) => {
+                self.give_snapshot_a_copy(*number)?;
+                let file = match file {
+                    Some(file) => Arc::clone(file),
+                    None => Arc::new(self.backing.create(*number)?),
+                };
+                (*number, file)
+            }
+            other => {
+                let (number, file) = self.copy_up(other, inode.size().min(keep))?;
+                (number, Arc::new(file))
+            }
+        };
+        let fresh = owned != Some(number);
+        if let Err(error) = self.tell_dirty(inode, number, fresh, keep) {
+            if fresh {
+                self.backing.remove(number);
+            }
+            return Err(error);
+        }
+        *bytes = Bytes::Backing {
+            number,
+            file: Some(file),
+        };
+        Ok(())
+    }
+
+    /// Records that the backing file holds the truth from now on.
+    fn tell_dirty(&self, inode: &OpenInode, number: u64, fresh: bool, keep: u64) -> Result<()> {
+        let told = {
+            let state = inode.state.lock();
+            state.dirty && !state.mtime_set
+        };
+        if told && !fresh {
+            return Ok(());
+        }
+        let size = self.change(|txn| mark_dirty(txn, inode.ino, number))?;
+        self.feed.cancel(inode.ino);
+        if fresh {
+            self.count_staged(size.min(keep));
+        }
+        let mut state = inode.state.lock();
+        if !state.dirty {
+            state.dirty = true;
+            state.size = size.min(keep);
+        }
+        state.mtime_set = false;
+        self.touched(&mut state);
+        Ok(())
+    }
+
+    /// A new backing file with the first `length` bytes of what there is.
+    fn copy_up(&self, from: &Bytes, length: u64) -> Result<(u64, RawFile)> {
+        match from {
+            Bytes::Backing {
+                file: Some(file), ..
+            } => self.backing.copy(file, length),
+            _ => {
+                self.claim(length)?;
+                let number = self.backing.fresh();
+                let to = self.backing.create(number)?;
+                match self.copy_content(from, &to, number, length) {
+                    Ok(()) => Ok((number, to)),
+                    Err(error) => {
+                        self.backing.remove(number);
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+
+    fn copy_content(&self, from: &Bytes, to: &RawFile, number: u64, length: u64) -> Result<()> {
+        let chunk = usize::try_from(length).map_or(COPY_BYTES, |n| n.min(COPY_BYTES));
+        let mut buffer = vec![0; chunk];
+        let mut at = 0;
+        while at < length {
+            let want = buffer.len().min(usize::try_from(length - at).unwrap_or(COPY_BYTES));
+            let got = from
+                .read_at(&mut buffer[..want], at)
+                .map_err(|error| self.read_error(error))?;
+            if got == 0 {
+                break;
+            }
+            to.write_all_at(&buffer[..got], at)
+                .map_err(|error| self.backing.failed(number, error))?;
+            at += got as u64;
+        }
+        Ok(())
+    }
+
+    /// Cuts or extends a file that may not be open.
+    pub(crate) fn truncate(&self, ino: Ino, size: u64) -> Result<()> {
+        if size > MAX_SIZE {
+            return Err(FsError::TooBig);
+        }
+        let inode = self.acquire(ino)?;
+        // counts as a writer, so that a snapshot waits for us
+        inode.state.lock().writers.push((0, 0));
+        let done = self.cut(&inode, size);
+        let last = {
+            let mut state = inode.state.lock();
+            let ours = state.writers.iter().position(|(number, _)| *number == 0);
+            if let Some(at) = ours {
+                state.writers.swap_remove(at);
+            }
+            state.writers.is_empty()
+        };
+        if last {
+            self.settle(&inode);
+        }
+        self.open.tell_closed();
+        self.let_go(&inode);
+        done
+    }
+
+    /// Cuts or extends an open file.
+    pub(crate) fn cut(&self, inode: &OpenInode, size: u64) -> Result<()> {
+        let before = inode.size();
+        self.claim(size.saturating_sub(before).min(1))?;
+        let target = self.writable(inode, size)?;
+        target
+            .file()?
+            .set_len(size)
+            .map_err(|error| self.backing.failed(target.number(), error))?;
+        let mut state = inode.state.lock();
+        self.recount_staged(state.size, size);
+        state.size = size;
+        self.touched(&mut state);
+        Ok(())
+    }
+}
+
+/// Points an inode to its backing file; the size it had.
+fn mark_dirty(txn: &mut Txn<'_>, ino: Ino, number: u64) -> Result<u64> {
+    txn.stage(ino)?;
+    let rec = txn.record(ino)?;
+    let size = match rec.file_mut() {
+        Some(file) => {
+            *file = File {
+                size: file.size,
+                data: Data::Staged {
+                    backing: number,
+                    sealed: None,
+                },
+                mtime_of_backing: true,
+            };
+            file.size
+        }
+        None => return Err(FsError::Invalid("not a regular file")),
+    };
+    if let Some(node) = txn.tree.nodes.get_mut(&ino) {
+        node.run.generation = node.run.generation.wrapping_add(1);
+        node.run.seal_error = None;
+    }
+    Ok(size)
+}

@@ -1,0 +1,334 @@
+//! Feeding the sealer: which files are due, which are under way, and clearing up behind them.
+//!
+//! A closed file waits here for its settle time and not in the sealer, so that one that is rewritten
+//! or removed meanwhile costs nothing and a long queue little memory. One thread for each stage hands
+//! on what is due; it also removes backing files and objects that nobody needs. Nothing here
+//! compresses.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Stage;
+use crate::seal::{CancelToken, Sealer};
+use crate::tree::InoMap;
+use crate::types::{BACKPRESSURE_STEP, Ino};
+
+/// Files of one stage in the sealer at a time: enough to keep every core busy with small ones.
+const MAX_UNDER_WAY: usize = 512;
+/// Files waiting beyond which writers are slowed down.
+const SLOW_DOWN_AT: usize = 50_000;
+/// How long a file that could not be sealed rests before it is tried again.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// Backing files removed in one go.
+const REMOVALS_AT_ONCE: usize = 256;
+
+/// A file to be sealed, as of one generation of its bytes.
+type Due = (Ino, u32);
+
+struct UnderWay {
+    job: u64,
+    generation: u32,
+    cancel: CancelToken,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: BTreeMap<(Instant, u64), Due>,
+    /// Where an inode waits.
+    places: InoMap<(Instant, u64)>,
+    urgent: VecDeque<Due>,
+    under_way: InoMap<UnderWay>,
+    /// Jobs of snapshots' own copies.
+    copies: usize,
+    next: u64,
+    removals: VecDeque<u64>,
+    sweep: bool,
+    stopped: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    /// Something was sealed, failed, or was called off.
+    progress: Mutex<u64>,
+    progressed: Condvar,
+}
+
+/// See the module's head.
+pub(crate) struct Feed {
+    shared: Arc<Shared>,
+    sealer: Arc<Sealer>,
+    jobs: AtomicU64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    started: AtomicBool,
+}
+
+/// Jobs of all stages share the sealer's numbers.
+static NEXT_JOB: AtomicU64 = AtomicU64::new(1);
+
+enum Next {
+    Seal(Due, bool),
+    Remove(Vec<u64>),
+    Sweep,
+    Stop,
+}
+
+impl Feed {
+    pub(crate) fn new(sealer: Arc<Sealer>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                wake: Condvar::new(),
+                progress: Mutex::new(0),
+                progressed: Condvar::new(),
+            }),
+            sealer,
+            jobs: AtomicU64::new(0),
+            thread: Mutex::new(None),
+            started: AtomicBool::new(false),
+        }
+    }
+
+    /// Starts the thread.
+    pub(crate) fn start(&self, stage: &Arc<Stage>) -> std::io::Result<()> {
+        let (weak, shared) = (Arc::downgrade(stage), Arc::clone(&self.shared));
+        let thread = std::thread::Builder::new()
+            .name(format!("feed {}", stage.repository_name()))
+            .spawn(move || run(&weak, &shared))?;
+        *self.thread.lock() = Some(thread);
+        self.started.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Stops handing out and waits for the thread; what is under way is called off.
+    pub(crate) fn stop(&self) {
+        let under_way = {
+            let mut state = self.shared.state.lock();
+            state.stopped = true;
+            std::mem::take(&mut state.under_way)
+        };
+        for job in under_way.values() {
+            job.cancel.cancel();
+        }
+        self.shared.wake.notify_all();
+        self.shared.told();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // a panic there was reported where it happened
+            let _ = thread.join();
+        }
+    }
+
+    pub(crate) fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    pub(crate) fn next_job(&self) -> u64 {
+        self.jobs.fetch_add(1, Ordering::Relaxed);
+        NEXT_JOB.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A file is to be sealed at `due`; takes the place of what waited for this inode.
+    pub(crate) fn queue(&self, ino: Ino, generation: u32, due: Instant) {
+        let mut state = self.shared.state.lock();
+        state.unqueue(ino);
+        state.next += 1;
+        let place = (due, state.next);
+        state.waiting.insert(place, (ino, generation));
+        state.places.insert(ino, place);
+        let first = state.waiting.first_key_value().is_some_and(|(k, _)| *k == place);
+        drop(state);
+        if first {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Somebody waits for these files: they go before all others.
+    pub(crate) fn urge(&self, files: &[Due]) {
+        let mut jobs = Vec::new();
+        {
+            let mut state = self.shared.state.lock();
+            for (ino, generation) in files {
+                match state.under_way.get(ino) {
+                    Some(job) if job.generation == *generation => jobs.push(job.job),
+                    _ => {
+                        state.unqueue(*ino);
+                        state.urgent.push_back((*ino, *generation));
+                    }
+                }
+            }
+        }
+        for job in jobs {
+            self.sealer.urge(job);
+        }
+        self.shared.wake.notify_one();
+    }
+
+    /// The bytes of this inode are not what they were, or nobody wants them.
+    pub(crate) fn cancel(&self, ino: Ino) {
+        let job = {
+            let mut state = self.shared.state.lock();
+            state.unqueue(ino);
+            state.under_way.remove(&ino)
+        };
+        if let Some(job) = job {
+            job.cancel.cancel();
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// A job was handed to the sealer.
+    pub(super) fn under_way(&self, ino: Ino, generation: u32, job: u64, cancel: CancelToken) {
+        let job = UnderWay {
+            job,
+            generation,
+            cancel,
+        };
+        self.shared.state.lock().under_way.insert(ino, job);
+    }
+
+    /// A job has ended.
+    pub(super) fn ended(&self, ino: Ino, job: u64) {
+        let mut state = self.shared.state.lock();
+        if state.under_way.get(&ino).is_some_and(|u| u.job == job) {
+            state.under_way.remove(&ino);
+        }
+        drop(state);
+        self.shared.wake.notify_one();
+        self.shared.told();
+    }
+
+    /// A job for a snapshot's own copy begins (1) or has ended (-1).
+    pub(super) fn count_copies(&self, more: isize) {
+        let mut state = self.shared.state.lock();
+        state.copies = state.copies.saturating_add_signed(more);
+        drop(state);
+        self.shared.wake.notify_one();
+        self.shared.told();
+    }
+
+    /// A backing file is to be removed.
+    pub(crate) fn remove_later(&self, number: u64) {
+        if number == 0 {
+            return;
+        }
+        self.shared.state.lock().removals.push_back(number);
+        self.shared.wake.notify_one();
+    }
+
+    /// Objects that nobody refers to are to be removed, once nothing is under way.
+    pub(super) fn sweep_later(&self) {
+        self.shared.state.lock().sweep = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// How long to hold up a writer that closes a file.
+    pub(super) fn backpressure(&self) -> Option<Duration> {
+        (self.shared.state.lock().waiting.len() > SLOW_DOWN_AT).then_some(BACKPRESSURE_STEP)
+    }
+
+    /// What counts up whenever a job ends.
+    pub(super) fn progress(&self) -> u64 {
+        *self.shared.progress.lock()
+    }
+
+    /// Waits until a job ends after `seen`, or until `deadline`; false if it has passed.
+    pub(super) fn wait_progress(&self, seen: u64, deadline: Instant) -> bool {
+        let mut progress = self.shared.progress.lock();
+        while *progress == seen {
+            let waited = self.shared.progressed.wait_until(&mut progress, deadline);
+            if waited.timed_out() {
+                return *progress != seen;
+            }
+        }
+        true
+    }
+
+    /// True if files are in the sealer, or about to be.
+    pub(super) fn is_under_way(&self) -> bool {
+        let state = self.shared.state.lock();
+        !(state.urgent.is_empty() && state.under_way.is_empty())
+    }
+}
+
+impl Shared {
+    fn told(&self) {
+        *self.progress.lock() += 1;
+        self.progressed.notify_all();
+    }
+
+    fn next(&self) -> Next {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopped {
+                return Next::Stop;
+            }
+            let idle = state.under_way.is_empty() && state.copies == 0;
+            if state.sweep {
+                // new jobs wait until the sweep is done: they may want what it removes
+                if idle {
+                    state.sweep = false;
+                    return Next::Sweep;
+                }
+            } else if state.under_way.len() < MAX_UNDER_WAY {
+                if let Some(due) = state.urgent.pop_front() {
+                    return Next::Seal(due, true);
+                }
+                let now = Instant::now();
+                let due = state.waiting.first_key_value().map(|(key, due)| (*key, *due));
+                if let Some((key, due)) = due
+                    && key.0 <= now
+                {
+                    state.waiting.remove(&key);
+                    state.places.remove(&due.0);
+                    return Next::Seal(due, false);
+                }
+            }
+            if !state.removals.is_empty() {
+                let many = state.removals.len().min(REMOVALS_AT_ONCE);
+                return Next::Remove(state.removals.drain(..many).collect());
+            }
+            let due = state.waiting.first_key_value().map(|((due, _), _)| *due);
+            match due {
+                Some(due) if due > Instant::now() => {
+                    self.wake.wait_until(&mut state, due);
+                }
+                _ => self.wake.wait(&mut state),
+            }
+        }
+    }
+}
+
+impl State {
+    fn unqueue(&mut self, ino: Ino) {
+        if let Some(place) = self.places.remove(&ino) {
+            self.waiting.remove(&place);
+        }
+    }
+}
+
+fn run(stage: &Weak<Stage>, shared: &Shared) {
+    loop {
+        let next = shared.next();
+        let Some(stage) = stage.upgrade() else {
+            return;
+        };
+        match next {
+            Next::Stop => return,
+            Next::Seal((ino, generation), urgent) => stage.submit(ino, generation, urgent),
+            Next::Remove(numbers) => {
+                for number in numbers {
+                    stage.backing.remove(number);
+                }
+            }
+            Next::Sweep => stage.sweep_objects(),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What a snapshot has, so that it can be told apart afterwards from what changed since.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use formats::{Name, RepoPath};
+use serde::{Deserialize, Serialize};
+
+use crate::tree::Dentry;
+use crate::types::Ino;
+
+/// A snapshot that was handed to a commit. Recorded, so that it survives a restart.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct FrozenMark {
+    pub(crate) id: u64,
+    /// The tree's tick at its instant; what has a later one changed since.
+    pub(crate) stamp: u64,
+    /// Directories of which it has all names, and where they were.
+    pub(crate) whole: HashMap<u64, RepoPath>,
+    /// Directories published bare, only because something below them is.
+    pub(crate) bare: HashMap<u64, Bare>,
+    /// Single names in other directories: the targets, and bare directories.
+    pub(crate) names: BTreeMap<(u64, Name), RepoPath>,
+    /// Files left out.
+    pub(crate) skipped: BTreeSet<u64>,
+}
+
+/// A directory published bare.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Bare {
+    pub(crate) path: RepoPath,
+    /// It refers to a published directory elsewhere, whose names were not published here.
+    pub(crate) moved: bool,
+}
+
+impl FrozenMark {
+    /// True if the snapshot has this name as it is now.
+    pub(crate) fn includes(&self, parent: Ino, name: &Name, dentry: &Dentry) -> bool {
+        dentry.stamp <= self.stamp
+            && !self.skipped.contains(&dentry.ino)
+            && (self.whole.contains_key(&parent.0)
+                || (!self.names.is_empty() && self.names.contains_key(&(parent.0, name.clone()))))
+    }
+
+    /// Where a directory was in the snapshot, if the published one of that place shows what the
+    /// snapshot had of it.
+    pub(crate) fn published_at(&self, ino: Ino) -> Option<&RepoPath> {
+        let bare = || self.bare.get(&ino.0).filter(|bare| !bare.moved);
+        self.whole.get(&ino.0).or_else(|| bare().map(|bare| &bare.path))
+    }
+
+    /// True if the snapshot changed something at or below a path.
+    pub(crate) fn touches(&self, path: &RepoPath) -> bool {
+        self.whole.values().any(|at| at.is_within(path))
+            || self.names.values().any(|at| at.is_within(path))
+    }
+}

@@ -1,0 +1,535 @@
+//! Opening a stage, sealing its files, and closing it.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use formats::path::PathHash;
+use formats::{Hash, ObjectName};
+use parking_lot::{Mutex, RwLock};
+use store::content::ContentLimits;
+use store::{ContentCache, DirStore, Durability, ObjectStore};
+
+use super::feed::{Feed, RETRY_AFTER};
+use super::{FrozenMark, KnownContent, Notices, Pins, Stage, StageConfig, StageError};
+use crate::backing::Backing;
+use crate::error::FsError;
+use crate::handle::OpenTable;
+use crate::journal::{Batch, Journal, frozen_key, inode_key, meta_key};
+use crate::lower::Revisions;
+use crate::seal::{
+    CancelToken, Generation, Known, SealError, SealJob, SealParams, Sealed, Source,
+};
+use crate::tree::{
+    Body, Data, Dir, Node, Origin, Record, RevId, SealedData, Tree, mtime_of, restore,
+};
+use crate::types::Ino;
+
+const HEAD: &str = "head";
+const ROOTS: &str = "roots";
+const REPOSITORY: &str = "repository";
+const BOOT: &str = "boot";
+/// Changes with every start of the machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+impl Stage {
+    /// Opens or makes a stage. What was staged before is there again; files that were not sealed
+    /// are queued.
+    ///
+    /// # Errors
+    /// When the directory, the journal or (for a new stage) the published root cannot be used.
+    pub fn open(config: StageConfig) -> Result<Arc<Self>, StageError> {
+        let dir = config.dir;
+        let io = |path: &Path, source| StageError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(&dir).map_err(|e| io(&dir, e))?;
+        let journal = Journal::open(&dir.join("journal")).map_err(FsError::from)?;
+        require_same_repository(&journal, &dir, &config.name)?;
+        let backing = Backing::open(&dir.join("backing"))?;
+        let objects = open_objects(&dir.join("objects"))?;
+        let limits = ContentLimits {
+            disk_bytes: config.content_cache_bytes,
+            ..ContentLimits::default()
+        };
+        let store = Arc::clone(config.repository.store());
+        let content = ContentCache::new(store, dir.join("cache").join("content"), limits)
+            .map_err(StageError::Objects)?;
+        let revisions = revisions(&journal, &config.repository, &config.root)?;
+        let mut tree = restore(revisions, &journal, &backing)?;
+        make_root(&mut tree, (config.clock)())?;
+        load_mark(&mut tree, &journal)?;
+        tree.drop_needless_whiteouts(&journal)?;
+        let notices = Notices::start(&config.name).map_err(|e| io(&dir, e))?;
+        let staged_bytes = AtomicU64::new(tree.bytes_in_backing_files());
+        let stage = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            name: config.name,
+            dir,
+            repository: config.repository,
+            params: config.params,
+            clock: config.clock,
+            settle: config.settle,
+            quota_bytes: config.quota_bytes,
+            tree: RwLock::new(tree),
+            journal,
+            backing,
+            objects,
+            content,
+            open: OpenTable::default(),
+            feed: Feed::new(config.sealer),
+            known: Arc::new(KnownContent::default()),
+            pins: Pins::default(),
+            notices,
+            staged_bytes,
+            freezing: Mutex::new(()),
+        });
+        stage.write_meta()?;
+        stage.distrust_after_a_crash()?;
+        stage.queue_unsealed();
+        stage.feed.start(&stage).map_err(|e| io(&stage.dir, e))?;
+        Ok(stage)
+    }
+
+    /// Stops sealing and makes everything recorded so far survive power loss. Staged changes stay
+    /// for the next [`Stage::open`].
+    ///
+    /// # Errors
+    /// When the system reports that something was lost.
+    pub fn close(&self) -> Result<(), FsError> {
+        self.feed.stop();
+        for inode in self.open.all() {
+            inode.state.lock().writers.clear();
+            self.settle(&inode);
+        }
+        self.record_times()?;
+        self.sync()
+    }
+
+    /// Times of unsealed files are asked of their backing files after a crash; a clean end writes
+    /// them down.
+    fn record_times(&self) -> Result<(), FsError> {
+        let mut tree = self.tree.write();
+        let mut batch = Batch::default();
+        for (ino, node) in &mut tree.nodes {
+            let named = !node.names.is_empty();
+            if let Body::File(file) = &mut node.rec.body
+                && file.mtime_of_backing
+                && named
+            {
+                file.mtime_of_backing = false;
+                batch.put(inode_key(ino.0), &node.rec);
+            }
+        }
+        Ok(self.journal.commit(batch)?)
+    }
+
+    /// The revisions in use, the head, and the rest that is not the tree.
+    pub(super) fn meta_batch(tree: &Tree, batch: &mut Batch) {
+        batch.put(meta_key(ROOTS), &tree.revisions.roots());
+        batch.put(meta_key(HEAD), &tree.revisions.head);
+    }
+
+    fn write_meta(&self) -> Result<(), StageError> {
+        let mut batch = Batch::default();
+        Self::meta_batch(&self.tree.read(), &mut batch);
+        batch.put(meta_key(REPOSITORY), &self.name);
+        self.journal.commit(batch).map_err(FsError::from)?;
+        Ok(())
+    }
+
+    fn queue_unsealed(&self) {
+        let tree = self.tree.read();
+        let now = Instant::now();
+        for (ino, node) in &tree.nodes {
+            if node.rec.is_unsealed() && !node.names.is_empty() {
+                self.feed.queue(*ino, node.run.generation, now);
+            }
+        }
+    }
+
+    /// After a crash of the machine, objects and bytes that were not synced may be damaged: what
+    /// does not hash to its name is sealed again.
+    fn distrust_after_a_crash(&self) -> Result<(), StageError> {
+        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
+        let before: Option<String> = self.journal.meta(BOOT).map_err(FsError::from)?;
+        if before.as_ref() == Some(&boot) {
+            return Ok(());
+        }
+        if before.is_some() {
+            self.verify_sealed()?;
+        }
+        let mut batch = Batch::default();
+        batch.put(meta_key(BOOT), &boot);
+        self.journal.commit(batch).map_err(FsError::from)?;
+        Ok(())
+    }
+
+    fn verify_sealed(&self) -> Result<(), StageError> {
+        tracing::info!(repository = %self.name, "the machine was restarted: checking sealed files");
+        let mut sound: HashSet<ObjectName> = HashSet::new();
+        let mut tree = self.tree.write();
+        let mut batch = Batch::default();
+        for (ino, node) in &mut tree.nodes {
+            let Body::File(file) = &mut node.rec.body else {
+                continue;
+            };
+            let Data::Staged {
+                backing,
+                sealed: Some(sealed),
+            } = &file.data
+            else {
+                continue;
+            };
+            let whole = sealed.content.objects().all(|object| {
+                sound.contains(&object) || {
+                    let good = store::verify(&*self.objects, &object).is_ok();
+                    good && sound.insert(object)
+                }
+            });
+            if whole {
+                continue;
+            }
+            let size = self.backing.stat(*backing)?.map_or(0, |m| m.len());
+            if *backing == 0 || size != file.size {
+                node.run.seal_error = Some("its bytes were lost when the machine stopped".into());
+            }
+            file.data = Data::Staged {
+                backing: *backing,
+                sealed: None,
+            };
+            batch.put(inode_key(ino.0), &node.rec);
+        }
+        self.journal.commit(batch).map_err(FsError::from)?;
+        Ok(())
+    }
+
+    /// A file is to be sealed when it has rested.
+    pub(crate) fn queue_seal(&self, ino: Ino) {
+        let generation = {
+            let tree = self.tree.read();
+            match tree.node(ino) {
+                Some(node) if node.rec.is_unsealed() => node.run.generation,
+                _ => return,
+            }
+        };
+        self.feed
+            .queue(ino, generation, Instant::now() + self.settle);
+    }
+
+    /// How long to hold up whoever closes a file, because too many wait to be sealed.
+    #[must_use]
+    pub fn backpressure(&self) -> Option<std::time::Duration> {
+        self.feed.backpressure()
+    }
+
+    /// Hands a file to the sealer, if it is still what was queued.
+    pub(super) fn submit(&self, ino: Ino, generation: u32, urgent: bool) {
+        let (number, size) = {
+            let tree = self.tree.read();
+            let Some(node) = tree.node(ino) else {
+                return;
+            };
+            let Some(file) = node.rec.file() else {
+                return;
+            };
+            if node.run.generation != generation || !node.rec.is_unsealed() {
+                return;
+            }
+            if self.open.inode(ino).is_some_and(|o| o.state.lock().dirty) {
+                // its last writer will queue it
+                return;
+            }
+            (file.data.backing().unwrap_or(0), file.size)
+        };
+        let made = matches!(self.backing.stat(number), Ok(Some(_)));
+        let path = self.backing.path(if made { number } else { 0 });
+        let params = (self.params)();
+        let (job, cancel) = (self.feed.next_job(), CancelToken::new());
+        self.feed.under_way(ino, generation, job, cancel.clone());
+        let done = self.when_sealed(ino, generation, number, job, &params.seal);
+        self.feed.sealer().submit(SealJob {
+            id: job,
+            source: Source::Path(path),
+            size_hint: size,
+            params: params.seal,
+            objects: Arc::clone(&self.objects),
+            cancel,
+            generation: Generation::default(),
+            not_before: Instant::now(),
+            urgent,
+            known: Arc::clone(&self.known) as Arc<dyn Known>,
+            done,
+        });
+    }
+
+    fn when_sealed(
+        &self,
+        ino: Ino,
+        generation: u32,
+        number: u64,
+        job: u64,
+        params: &Arc<SealParams>,
+    ) -> crate::seal::Done {
+        let stage = self.this.clone();
+        let (fingerprint, compression) = (fingerprint(params), params.compression);
+        Box::new(move |result| {
+            let Some(stage) = stage.upgrade() else {
+                return;
+            };
+            let result = result.map(|sealed| {
+                let data = SealedData {
+                    content: sealed.content.clone(),
+                    compression,
+                    params: fingerprint,
+                };
+                (sealed, data)
+            });
+            stage.sealed((ino, generation), number, result);
+            stage.feed.ended(ino, job);
+        })
+    }
+
+    /// Records how sealing a file ended.
+    fn sealed(
+        &self,
+        (ino, generation): (Ino, u32),
+        number: u64,
+        result: Result<(Sealed, SealedData), SealError>,
+    ) {
+        let mut tree = self.tree.write();
+        let Some(node) = tree.nodes.get_mut(&ino) else {
+            return;
+        };
+        let pin = if number == 0 { empty_pin(ino) } else { number };
+        let named = !node.names.is_empty();
+        let wanted = named || self.pins.needs(pin);
+        if node.run.generation != generation || !node.rec.is_unsealed() || !wanted {
+            return;
+        }
+        match result {
+            Ok((sealed, data)) if node.rec.file().is_some_and(|f| f.size == sealed.size) => {
+                self.known
+                    .remember(&sealed.raw_hash, sealed.size, &sealed.content);
+                let recorded = if named {
+                    self.record_sealed(ino, node, data.clone())
+                } else {
+                    Ok(())
+                };
+                if let Err(error) = recorded {
+                    tracing::warn!(ino = ino.0, %error, "a sealed file could not be recorded");
+                    self.feed
+                        .queue(ino, generation, Instant::now() + RETRY_AFTER);
+                } else {
+                    self.pins.settle(pin, || Ok(data));
+                }
+            }
+            Err(SealError::ShutDown) => {}
+            Ok(_) | Err(SealError::Changed | SealError::Cancelled) => {
+                self.feed
+                    .queue(ino, generation, Instant::now() + self.settle);
+            }
+            Err(error) => {
+                tracing::warn!(ino = ino.0, %error, "a file could not be sealed");
+                let reason = with_sources(&error);
+                node.run.seal_error = Some(reason.as_str().into());
+                self.pins.settle(pin, || Err(reason));
+                self.feed
+                    .queue(ino, generation, Instant::now() + RETRY_AFTER);
+            }
+        }
+    }
+
+    fn record_sealed(&self, ino: Ino, node: &mut Node, data: SealedData) -> Result<(), FsError> {
+        let before = node.rec.clone();
+        if let Some(file) = node.rec.file_mut() {
+            let backing = file.data.backing().unwrap_or(0);
+            file.data = Data::Staged {
+                backing,
+                sealed: Some(Box::new(data)),
+            };
+            file.mtime_of_backing = false;
+        }
+        let mut batch = Batch::default();
+        batch.put(inode_key(ino.0), &node.rec);
+        if let Err(error) = self.journal.commit(batch) {
+            node.rec = before;
+            let mut undo = Batch::default();
+            undo.put(inode_key(ino.0), &node.rec);
+            self.journal.undo(undo);
+            return Err(error.into());
+        }
+        node.run.seal_error = None;
+        Ok(())
+    }
+
+    /// Removes sealed objects that no staged file refers to. Nothing is being sealed meanwhile.
+    pub(super) fn sweep_objects(&self) {
+        let mut needed: HashSet<ObjectName> = HashSet::new();
+        {
+            let tree = self.tree.read();
+            if tree.frozen.is_some() {
+                return;
+            }
+            for node in tree.nodes.values() {
+                if let Some(Data::Staged {
+                    sealed: Some(sealed),
+                    ..
+                }) = node.rec.file().map(|file| &file.data)
+                {
+                    needed.extend(sealed.content.objects());
+                }
+            }
+        }
+        let mut gone = HashSet::new();
+        let walked = self.objects.for_each(&mut |name, _| {
+            if !needed.contains(&name) {
+                gone.insert(name);
+            }
+            Ok(())
+        });
+        if let Err(error) = walked {
+            tracing::warn!(%error, "cannot list the stage's objects");
+            return;
+        }
+        self.known.forget(&gone);
+        for name in &gone {
+            if let Err(error) = self.objects.delete(name) {
+                tracing::warn!(%error, object = %name, "cannot remove an object");
+            }
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.feed.stop();
+    }
+}
+
+/// What pins an empty file that has no backing file: a number that no backing file has.
+pub(super) fn empty_pin(ino: Ino) -> u64 {
+    1 << 63 | ino.0
+}
+
+/// Tells sealing parameters apart, over restarts too.
+pub(super) fn fingerprint(params: &SealParams) -> u64 {
+    PathHash::of(format!("{params:?}").as_bytes())
+        .0
+        .cast_unsigned()
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+fn require_same_repository(journal: &Journal, dir: &Path, wanted: &str) -> Result<(), StageError> {
+    match journal.meta::<String>(REPOSITORY).map_err(FsError::from)? {
+        Some(found) if found != wanted => Err(StageError::OtherRepository {
+            path: dir.to_owned(),
+            found,
+            wanted: wanted.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn open_objects(dir: &Path) -> Result<Arc<dyn ObjectStore>, StageError> {
+    let store = match DirStore::open(dir, Durability::Batch) {
+        Ok(store) => store,
+        Err(_) => DirStore::create(dir, Durability::Batch).map_err(StageError::Objects)?,
+    };
+    store.clean_leftovers().map_err(StageError::Objects)?;
+    Ok(Arc::new(store))
+}
+
+fn revisions(
+    journal: &Journal,
+    repository: &Arc<store::Repository>,
+    root: &Hash,
+) -> Result<Revisions, StageError> {
+    let roots: Option<Vec<(RevId, Hash)>> = journal.meta(ROOTS).map_err(FsError::from)?;
+    let head: Option<RevId> = journal.meta(HEAD).map_err(FsError::from)?;
+    let repository = Arc::clone(repository);
+    Ok(match (roots, head) {
+        (Some(roots), Some(head)) => Revisions::new(repository, roots, head),
+        _ => Revisions::new(repository, [(RevId(1), *root)], RevId(1)),
+    })
+}
+
+/// The root is always staged, as it is published until somebody changes it.
+fn make_root(tree: &mut Tree, now: crate::types::Time) -> Result<(), StageError> {
+    if tree.node(Ino::ROOT).is_some() {
+        return Ok(());
+    }
+    let root = formats::RepoPath::root();
+    let row = tree.revisions.find(tree.revisions.head, &root);
+    let rec = match row.map_err(FsError::from)? {
+        Some(row) => Record::from_entry(&row.entry, root, 0),
+        None => Record {
+            body: Body::Directory(Box::new(Dir {
+                origin: Origin::Inherit,
+                ino_path: root,
+                explicit: false,
+                subdirs: 0,
+            })),
+            perm: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: mtime_of(now),
+            ctime: now,
+            xattrs: None,
+            stamp: 0,
+        },
+    };
+    tree.insert_root(rec);
+    Ok(())
+}
+
+fn load_mark(tree: &mut Tree, journal: &Journal) -> Result<(), StageError> {
+    let mut marks: Vec<FrozenMark> = Vec::new();
+    journal.for_each(b'f', |_, mark: FrozenMark| {
+        marks.push(mark);
+        Ok::<_, FsError>(())
+    })?;
+    marks.sort_by_key(|mark| mark.id);
+    tree.frozen = marks.pop();
+    tree.tick = tree.tick.max(tree.frozen.as_ref().map_or(0, |mark| mark.stamp));
+    let mut stale = Batch::default();
+    for mark in marks {
+        stale.remove(frozen_key(mark.id));
+    }
+    journal.commit(stale).map_err(FsError::from)?;
+    Ok(())
+}
+
+impl Tree {
+    fn insert_root(&mut self, rec: Record) {
+        let node = Node {
+            rec,
+            names: crate::tree::Names::None,
+            entries: Some(Box::default()),
+            run: crate::tree::Runtime::default(),
+        };
+        self.nodes.insert(Ino::ROOT, node);
+    }
+
+    fn bytes_in_backing_files(&self) -> u64 {
+        let files = self.nodes.values().filter_map(|node| node.rec.file());
+        files
+            .filter(|file| file.data.backing().is_some())
+            .map(|file| file.size)
+            .sum()
+    }
+}

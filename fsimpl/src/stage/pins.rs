@@ -1,0 +1,154 @@
+//! Files that a snapshot needs sealed: they are waited for, and a writer who comes first leaves the
+//! snapshot a copy.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::Stage;
+use crate::error::Result;
+use crate::seal::{CancelToken, Generation, SealError, SealJob, Sealed, Source};
+use crate::tree::SealedData;
+use crate::types::Ino;
+
+/// What a snapshot waits for.
+pub(super) struct Pin {
+    pub(super) ino: Ino,
+    pub(super) size: u64,
+    pub(super) outcome: Option<Result<SealedData, String>>,
+    copy: Option<u64>,
+    cancel: CancelToken,
+}
+
+/// By the number of the backing file.
+#[derive(Default)]
+pub(crate) struct Pins(pub(super) Mutex<HashMap<u64, Pin>>);
+
+impl Pins {
+    pub(super) fn add(&self, number: u64, ino: Ino, size: u64) {
+        let pin = Pin {
+            ino,
+            size,
+            outcome: None,
+            copy: None,
+            cancel: CancelToken::new(),
+        };
+        self.0.lock().insert(number, pin);
+    }
+
+    /// The outcome for a backing file, unless there is one already.
+    pub(super) fn settle(&self, number: u64, outcome: impl FnOnce() -> Result<SealedData, String>) {
+        if let Some(pin) = self.0.lock().get_mut(&number)
+            && pin.outcome.is_none()
+        {
+            pin.outcome = Some(outcome());
+        }
+    }
+
+    /// True if a snapshot still needs this backing file.
+    pub(crate) fn needs(&self, number: u64) -> bool {
+        let pins = self.0.lock();
+        pins.get(&number).is_some_and(|pin| pin.outcome.is_none())
+    }
+
+    /// How many are still waited for, and their bytes.
+    pub(super) fn left(&self) -> (u64, u64) {
+        let pins = self.0.lock();
+        let waiting = pins.values().filter(|pin| pin.outcome.is_none());
+        waiting.fold((0, 0), |(files, bytes), pin| (files + 1, bytes + pin.size))
+    }
+}
+
+impl Stage {
+    /// Before the file is changed: a snapshot that still needs it gets a copy.
+    pub(crate) fn give_snapshot_a_copy(&self, number: u64) -> Result<()> {
+        let (ino, size, cancel) = match self.pins.0.lock().get(&number) {
+            Some(pin) if pin.outcome.is_none() && pin.copy.is_none() => {
+                (pin.ino, pin.size, pin.cancel.clone())
+            }
+            _ => return Ok(()),
+        };
+        let from = match File::open(self.backing.path(number)) {
+            Ok(from) => from,
+            // never written to: the snapshot has an empty file
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => File::open(self.backing.path(0))
+                .map_err(|error| self.backing.failed(0, error))?,
+            Err(error) => return Err(self.backing.failed(number, error)),
+        };
+        let (copy, _) = self.backing.copy(&from, u64::MAX)?;
+        {
+            let mut pins = self.pins.0.lock();
+            match pins.get_mut(&number) {
+                Some(pin) if pin.outcome.is_none() => pin.copy = Some(copy),
+                _ => {
+                    drop(pins);
+                    self.backing.remove(copy);
+                    return Ok(());
+                }
+            }
+        }
+        tracing::debug!(ino = ino.0, "a snapshot got its own copy of a file being written");
+        self.submit_copy(number, copy, size, cancel);
+        Ok(())
+    }
+
+    fn submit_copy(&self, number: u64, copy: u64, size: u64, cancel: CancelToken) {
+        let params = (self.params)();
+        let fingerprint = super::open::fingerprint(&params.seal);
+        let compression = params.seal.compression;
+        let stage = self.this.clone();
+        self.feed.count_copies(1);
+        self.feed.sealer().submit(SealJob {
+            id: self.feed.next_job(),
+            source: Source::Path(self.backing.path(copy)),
+            size_hint: size,
+            params: params.seal,
+            objects: Arc::clone(&self.objects),
+            cancel,
+            generation: Generation::default(),
+            not_before: Instant::now(),
+            urgent: true,
+            known: Arc::clone(&self.known) as Arc<dyn crate::seal::Known>,
+            done: Box::new(move |result| {
+                copy_done(&stage, number, copy, result, |sealed| SealedData {
+                    content: sealed.content,
+                    compression,
+                    params: fingerprint,
+                });
+            }),
+        });
+    }
+
+    /// Lets go of what a snapshot waited for.
+    pub(super) fn unpin_all(&self) {
+        let pins = std::mem::take(&mut *self.pins.0.lock());
+        for pin in pins.values().filter(|pin| pin.outcome.is_none()) {
+            pin.cancel.cancel();
+        }
+        if !pins.is_empty() {
+            let mut tree = self.tree.write();
+            let orphans = pins.values().map(|pin| pin.ino).collect();
+            self.reap(&mut tree, crate::tree::Staged { orphans });
+        }
+    }
+}
+
+fn copy_done(
+    stage: &Weak<Stage>,
+    number: u64,
+    copy: u64,
+    result: Result<Sealed, SealError>,
+    data: impl FnOnce(Sealed) -> SealedData,
+) {
+    let Some(stage) = stage.upgrade() else {
+        return;
+    };
+    stage.backing.remove(copy);
+    stage
+        .pins
+        .settle(number, || result.map(data).map_err(|error| error.to_string()));
+    stage.feed.count_copies(-1);
+}

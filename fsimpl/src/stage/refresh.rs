@@ -1,0 +1,205 @@
+//! Following the published head.
+//!
+//! Unstaged paths show the new revision; what is staged stays over it and remembers what it was
+//! staged over. The kernel is told what it knows and what has changed. An unstaged file that is open
+//! while its content changes loses its number to the new one: the open handle keeps its content.
+
+use std::sync::Arc;
+
+use formats::{Hash, Name, RepoPath, Row};
+
+use super::retire::Vanished;
+use super::{Stage, StageError};
+use crate::error::{FsError, Result};
+use crate::journal::{Batch, Journal, name_key};
+use crate::lower::Revisions;
+use crate::tree::{RevId, Tree, Txn, Under, group_of, type_of};
+use crate::types::Ino;
+
+impl Stage {
+    /// Lets unstaged paths show the revision with this root catalog.
+    ///
+    /// # Errors
+    /// [`StageError::Frozen`] while a snapshot is being published; when the revision cannot be read
+    /// or the journal cannot be written, everything is as it was.
+    pub fn refresh(&self, root: &Hash) -> Result<(), StageError> {
+        if self.base_root() == *root {
+            return Ok(());
+        }
+        let _one = self.freezing.lock();
+        let revision = self.repository.revision(root).map_err(FsError::from)?;
+        revision.find(&RepoPath::root()).map_err(FsError::from)?;
+        let before = self.tree.read().revisions.clone();
+        {
+            let mut tree = self.tree.write();
+            if let Some(mark) = &tree.frozen {
+                return Err(StageError::Frozen(mark.id));
+            }
+            let head = tree.revisions.add(revision);
+            let mut txn = Txn::begin(&mut tree, &self.journal, (self.clock)());
+            let gone = txn.follow(head)?;
+            Self::meta_batch(txn.tree, &mut txn.extra);
+            // what vanished is seen to below, and nothing else lost its name
+            let _: crate::tree::Staged = txn.commit()?;
+            self.settle_vanished(&mut tree, gone);
+            tree.prune_revisions();
+            tree.forget_links();
+        }
+        self.after_new_head(&before);
+        Ok(())
+    }
+
+    /// Tells the kernel what it knows and what the new head has changed. Best effort: what cannot
+    /// be read is told as changed.
+    pub(super) fn after_new_head(&self, before: &Revisions) {
+        let known: Vec<(Ino, RepoPath, Option<(RevId, RepoPath)>)> = {
+            let tree = self.tree.read();
+            if tree.revisions.head == before.head || follows_directly(&tree.revisions, before) {
+                return;
+            }
+            let unstaged = tree.lower.iter().filter(|(_, lower)| lower.detached.is_none());
+            unstaged
+                .filter_map(|(ino, _)| Some((*ino, tree.view_path(*ino)?, tree.origin(*ino))))
+                .collect()
+        };
+        let after = self.tree.read().revisions.clone();
+        for (ino, path, origin) in known {
+            let Some((rev, published)) = origin.filter(|(rev, _)| *rev == after.head) else {
+                continue;
+            };
+            let old = before.find(before.head, &published);
+            let new = after.find(rev, &published);
+            if let (Ok(Some(old)), Ok(Some(new))) = (&old, &new)
+                && old.entry == new.entry
+                && old.linkcount == new.linkcount
+            {
+                continue;
+            }
+            tracing::debug!(%path, "changed by another publisher");
+            self.tell_changed(ino, (before.head, published), old.ok().flatten(), new.ok().flatten());
+        }
+        // names that were missing may be there now
+        self.notices.inode(Ino::ROOT);
+    }
+
+    fn tell_changed(
+        &self,
+        ino: Ino,
+        was: (RevId, RepoPath),
+        old: Option<Arc<Row>>,
+        new: Option<Arc<Row>>,
+    ) {
+        let same_type = match (&old, &new) {
+            (Some(old), Some(new)) => {
+                type_of(&old.entry) == type_of(&new.entry) && group_of(old) == group_of(new)
+            }
+            _ => false,
+        };
+        let same_content = match (&old, &new) {
+            (Some(old), Some(new)) => old.entry.kind == new.entry.kind,
+            _ => false,
+        };
+        let mut tree = self.tree.write();
+        let must_lose_place = !same_type || (!same_content && self.open.is_open(ino));
+        let Some(lower) = tree.lower.get_mut(&ino) else {
+            return;
+        };
+        let (parent, name) = (lower.parent, lower.name.clone());
+        if must_lose_place && lower.detached.is_none() {
+            lower.detached = Some(Box::new(was));
+        }
+        drop(tree);
+        self.notices.inode(ino);
+        self.notices.inode(parent);
+        self.notices.entry(parent, &name);
+    }
+}
+
+/// True if nothing but our own commit lies between the two heads.
+fn follows_directly(after: &Revisions, before: &Revisions) -> bool {
+    let ours = before.root_of(before.head);
+    let previous = after.get(after.head).ok().and_then(|revision| {
+        let catalog = Arc::clone(revision.root_catalog());
+        catalog.with(|catalog| Ok(catalog.previous_revision())).ok()
+    });
+    previous.flatten() == Some(ours)
+}
+
+impl Txn<'_> {
+    /// The head moves on; what is kept for its number alone goes where its place has changed.
+    fn follow(&mut self, head: RevId) -> Result<Vec<Vanished>> {
+        let old_head = self.tree.revisions.head;
+        self.set_head(head);
+        let mut gone = Vec::new();
+        for (parent, name) in self.tree.clean_names() {
+            let Some(path) = self.tree.view_path(parent).map(|dir| dir.join(&name)) else {
+                continue;
+            };
+            let revisions = &self.tree.revisions;
+            let (old, new) = (revisions.find(old_head, &path)?, revisions.find(head, &path)?);
+            let same = match (&old, &new) {
+                (Some(old), Some(new)) => old.entry == new.entry,
+                _ => false,
+            };
+            if same {
+                continue;
+            }
+            let ino = self.tree.dentry(parent, &name).and_then(|d| d.node());
+            self.uncover(parent, &name)?;
+            if let Some(ino) = ino
+                && let node = self.tree.require(ino)?
+                && node.names.is_empty()
+            {
+                gone.push(Vanished::new(ino, parent, name, node));
+            }
+        }
+        Ok(gone)
+    }
+}
+
+impl Tree {
+    /// Names that are kept for their inode's number or links alone, children before parents.
+    fn clean_names(&self) -> Vec<(Ino, Name)> {
+        let mut clean = Vec::new();
+        for ino in self.descendants(Ino::ROOT).into_iter().rev() {
+            let entries = self.node(ino).and_then(|node| node.entries.as_deref());
+            for (name, dentry) in entries.into_iter().flatten() {
+                let empty = dentry
+                    .node()
+                    .and_then(|ino| self.node(ino)?.entries.as_ref().map(|e| e.is_empty()))
+                    .unwrap_or(true);
+                if dentry.clean && empty {
+                    clean.push((ino, name.clone()));
+                }
+            }
+        }
+        clean
+    }
+
+    /// Removes whiteouts that hide nothing: they were kept for a snapshot.
+    pub(super) fn drop_needless_whiteouts(&mut self, journal: &Journal) -> Result<()> {
+        if self.frozen.is_some() {
+            return Ok(());
+        }
+        let mut needless = Vec::new();
+        for (ino, node) in &self.nodes {
+            for (name, dentry) in node.entries.as_deref().into_iter().flatten() {
+                if dentry.white && dentry.under == Under::Nothing {
+                    needless.push((*ino, name.clone()));
+                }
+            }
+        }
+        let mut batch = Batch::default();
+        for (ino, name) in &needless {
+            batch.remove(name_key(ino.0, name.as_bytes()));
+        }
+        journal.commit(batch)?;
+        for (ino, name) in &needless {
+            let node = self.nodes.get_mut(ino);
+            if let Some(entries) = node.and_then(|node| node.entries.as_mut()) {
+                entries.remove(name);
+            }
+        }
+        Ok(())
+    }
+}

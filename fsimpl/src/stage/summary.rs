@@ -1,0 +1,141 @@
+//! What is staged, in figures, and waiting for it to be sealed.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::{OpenFile, Progress, SealFailure, Stage, StageSummary};
+use crate::tree::{Data, Origin, Tree, Under};
+use crate::types::Ino;
+
+/// How often a waiter is told how far sealing is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+impl Stage {
+    /// What is staged.
+    #[must_use]
+    pub fn summary(&self) -> StageSummary {
+        let tree = self.tree.read();
+        let mut summary = StageSummary::default();
+        tree.count_names(&mut summary);
+        for (ino, node) in &tree.nodes {
+            if node.names.is_empty() {
+                continue;
+            }
+            let open = self.open.inode(*ino);
+            let dirty = open.as_ref().and_then(|open| {
+                let state = open.state.lock();
+                state.dirty.then_some(state.size)
+            });
+            if let Some(file) = node.rec.file()
+                && matches!(file.data, Data::Staged { .. })
+            {
+                let size = dirty.unwrap_or(file.size);
+                summary.bytes += size;
+                if node.rec.is_unsealed() && dirty.is_none() {
+                    summary.unsealed_files += 1;
+                    summary.unsealed_bytes += size;
+                }
+            }
+            if let Some(reason) = &node.run.seal_error {
+                summary.errors.push(SealFailure {
+                    path: tree.view_path(*ino).unwrap_or_default(),
+                    reason: reason.to_string(),
+                });
+            }
+        }
+        for open in self.open.all() {
+            let pid = open.state.lock().writers.first().map(|(_, pid)| *pid);
+            if let Some((pid, path)) = pid.zip(tree.view_path(open.ino)) {
+                summary.open_files.push(OpenFile { path, pid });
+            }
+        }
+        summary.open_files.sort_by(|a, b| a.path.cmp(&b.path));
+        summary.errors.sort_by(|a, b| a.path.cmp(&b.path));
+        summary
+    }
+
+    /// Waits until every closed file is sealed; false if that takes longer, or one cannot be.
+    pub fn wait_sealed(&self, timeout: Duration, progress: &dyn Progress) -> bool {
+        let deadline = Instant::now() + timeout;
+        let due: Vec<(Ino, u32)> = {
+            let tree = self.tree.read();
+            let unsealed = tree.nodes.iter().filter(|(_, node)| {
+                node.rec.is_unsealed() && !node.names.is_empty() && node.run.seal_error.is_none()
+            });
+            unsealed.map(|(ino, node)| (*ino, node.run.generation)).collect()
+        };
+        self.feed.urge(&due);
+        loop {
+            let seen = self.feed.progress();
+            let (files, bytes, failed) = self.unsealed();
+            progress.unsealed(files, bytes);
+            if files == 0 {
+                return true;
+            }
+            if files == failed && !self.feed.is_under_way() {
+                return false;
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return false;
+            }
+            self.feed
+                .wait_progress(seen, deadline.min(now + PROGRESS_EVERY));
+        }
+    }
+
+    /// Closed files that are not sealed, their bytes, and how many of them failed.
+    fn unsealed(&self) -> (u64, u64, u64) {
+        let tree = self.tree.read();
+        let mut left = (0, 0, 0);
+        for (ino, node) in &tree.nodes {
+            if !node.rec.is_unsealed() || node.names.is_empty() {
+                continue;
+            }
+            if self.open.inode(*ino).is_some_and(|o| o.state.lock().dirty) {
+                continue;
+            }
+            left.0 += 1;
+            left.1 += node.rec.file().map_or(0, |file| file.size);
+            left.2 += u64::from(node.run.seal_error.is_some());
+        }
+        left
+    }
+}
+
+impl Tree {
+    fn count_names(&self, summary: &mut StageSummary) {
+        let mut moved = HashSet::new();
+        let dentries = || {
+            let nodes = self.nodes.values();
+            nodes.flat_map(|node| node.entries.as_deref().into_iter().flatten())
+        };
+        for (_, dentry) in dentries() {
+            if dentry.white && dentry.ino != 0 && dentry.under != Under::Nothing {
+                moved.insert(dentry.ino);
+            }
+        }
+        for (_, dentry) in dentries().filter(|(_, dentry)| !dentry.clean) {
+            let Some(node) = dentry.node().and_then(|ino| self.node(ino)) else {
+                // one that was moved is counted where it is now
+                let alive = self.node(Ino(dentry.ino)).is_some_and(|n| !n.names.is_empty());
+                if dentry.under != Under::Nothing && !alive {
+                    summary.removed += 1;
+                }
+                continue;
+            };
+            let fresh = dentry.under == Under::Nothing;
+            let silent = node
+                .rec
+                .dir()
+                .is_some_and(|dir| dir.origin == Origin::Inherit && !dir.explicit);
+            if fresh && moved.contains(&dentry.ino) {
+                summary.renamed += 1;
+            } else if fresh {
+                summary.added += 1;
+            } else if !silent {
+                summary.modified += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! From the staged tree to the items of a change set, at one instant.
+//!
+//! The walk only reads memory, with the tree locked; what was published at each path is looked up
+//! afterwards (`bases.rs`). A directory's unlisted names come from where its origin says; so a
+//! staged item may be left out if it equals what would come from there.
+
+use std::collections::BTreeSet;
+
+use formats::{Children, Compression, Content, Entry, Hash, Kind, Name, Regular, RepoPath};
+
+use super::mark::Bare;
+use super::open::empty_pin;
+use super::{FreezeError, FrozenMark};
+use crate::error::FsError;
+use crate::tree::{Child, Data, Dentry, Node, Origin, RevId, Tree, Under};
+use crate::types::Ino;
+
+/// A path of the snapshot.
+pub(super) struct Item {
+    pub(super) path: RepoPath,
+    pub(super) what: What,
+    /// The revision in which something may have been published at the path.
+    pub(super) base: Option<RevId>,
+    pub(super) same: Same,
+    /// The revision that base and origin speak of.
+    pub(super) rev: RevId,
+}
+
+/// What stands at a path.
+pub(super) enum What {
+    Remove,
+    Put {
+        entry: Box<Entry>,
+        /// The backing file that is not sealed yet; the entry's content is a placeholder.
+        unsealed: Option<u64>,
+        children: Children,
+        explicit: bool,
+    },
+}
+
+/// When an item says nothing new.
+pub(super) enum Same {
+    /// Never.
+    No,
+    /// When it equals the base.
+    AsBase,
+    /// When it equals this row, which would be there without it.
+    As(RevId, RepoPath),
+}
+
+/// A file that must be sealed.
+pub(super) struct Unsealed {
+    pub(super) ino: Ino,
+    pub(super) generation: u32,
+    pub(super) number: u64,
+    pub(super) size: u64,
+}
+
+/// Where the unlisted names of the directory come from whose names are visited.
+struct Place {
+    /// The published directory of the same path.
+    same: bool,
+    /// The published directory it refers to.
+    origin: Option<(RevId, RepoPath)>,
+    /// Something may be published at the paths below it, in this revision.
+    base: Option<RevId>,
+    rev: RevId,
+}
+
+/// See the module's head.
+pub(super) struct Walk<'a> {
+    tree: &'a Tree,
+    size_of: &'a dyn Fn(Ino) -> Option<u64>,
+    pub(super) items: Vec<Item>,
+    pub(super) unsealed: Vec<Unsealed>,
+    pub(super) mark: FrozenMark,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        tree: &'a Tree,
+        skipped: BTreeSet<u64>,
+        size_of: &'a dyn Fn(Ino) -> Option<u64>,
+    ) -> Self {
+        let mark = FrozenMark {
+            id: tree.tick,
+            stamp: tree.tick,
+            skipped,
+            ..FrozenMark::default()
+        };
+        Self {
+            tree,
+            size_of,
+            items: Vec::new(),
+            unsealed: Vec::new(),
+            mark,
+        }
+    }
+
+    /// Visits a target, and the directories above it that are not published.
+    pub(super) fn target(&mut self, target: &RepoPath) -> Result<(), FreezeError> {
+        let head = self.tree.revisions.head;
+        let mut place = Place {
+            same: true,
+            origin: Some((head, RepoPath::root())),
+            base: Some(head),
+            rev: head,
+        };
+        let Some(last) = target.name() else {
+            self.root(&place);
+            return Ok(());
+        };
+        let mut at = Ino::ROOT;
+        let mut path = RepoPath::root();
+        for name in target.parent().unwrap_or_default().components() {
+            path = path.join(&name);
+            let Some(dentry) = self.tree.dentry(at, &name) else {
+                // unstaged from here on: nothing changed below, unless a directory above was moved
+                return self.unstaged(at, &place, target, &path);
+            };
+            let missing = || FreezeError::NotFound(target.clone());
+            let ino = dentry.node().ok_or_else(missing)?;
+            let node = self.tree.require(ino)?;
+            if node.rec.dir().is_none() {
+                return Err(missing());
+            }
+            place = self.above(&place, (at, &name), &dentry, node, &path)?;
+            at = ino;
+        }
+        let path = path.join(&last);
+        match self.tree.dentry(at, &last) {
+            Some(dentry) => {
+                let key = (at.0, last.clone());
+                self.mark.names.insert(key, path.clone());
+                self.name(&place, &last, &dentry, path);
+                Ok(())
+            }
+            None => self.unstaged(at, &place, target, &path),
+        }
+    }
+
+    /// A directory above a target: published as it is, or bare if it is not there yet.
+    fn above(
+        &mut self,
+        place: &Place,
+        (parent, name): (Ino, &Name),
+        dentry: &Dentry,
+        node: &Node,
+        path: &RepoPath,
+    ) -> Result<Place, FreezeError> {
+        let ino = Ino(dentry.ino);
+        let origin = node.rec.dir().map(|dir| &dir.origin);
+        if place.same && origin == Some(&Origin::Inherit) {
+            return Ok(Place {
+                same: true,
+                origin: place.origin.as_ref().map(|(r, p)| (*r, p.join(name))),
+                base: place.base,
+                rev: place.rev,
+            });
+        }
+        if place.same && dentry.under != Under::Nothing {
+            return Err(FreezeError::ReplacedAncestor(path.clone()));
+        }
+        let moved = origin != Some(&Origin::Empty);
+        let bare = Bare {
+            path: path.clone(),
+            moved,
+        };
+        self.mark.bare.insert(ino.0, bare);
+        let key = (parent.0, name.clone());
+        self.mark.names.insert(key, path.clone());
+        if !self.items.iter().any(|item| item.path == *path)
+            && let Some(entry) = node.rec.entry(0)
+        {
+            self.items.push(Item {
+                path: path.clone(),
+                what: What::Put {
+                    entry: Box::new(entry),
+                    unsealed: None,
+                    children: Children::None,
+                    explicit: true,
+                },
+                base: None,
+                same: Same::No,
+                rev: dentry.rev,
+            });
+        }
+        Ok(Place {
+            same: false,
+            origin: None,
+            base: None,
+            rev: dentry.rev,
+        })
+    }
+
+    /// A target that is not staged: nothing to say, unless it is seen here by reference only.
+    fn unstaged(
+        &mut self,
+        at: Ino,
+        place: &Place,
+        target: &RepoPath,
+        here: &RepoPath,
+    ) -> Result<(), FreezeError> {
+        let missing = || FreezeError::NotFound(target.clone());
+        let tail = target.below(here).unwrap_or_default();
+        let name = here.name().ok_or_else(missing)?;
+        if let Child::Absent = self.tree.child(at, &name)? {
+            return Err(missing());
+        }
+        let (rev, dir) = self.tree.origin(at).ok_or_else(missing)?;
+        let find = |path: &RepoPath| -> Result<_, FreezeError> {
+            let row = self.tree.revisions.find(rev, path).map_err(FsError::from)?;
+            row.ok_or_else(missing)
+        };
+        let (mut path, mut from) = (here.clone(), dir.join(&name));
+        let mut rows = vec![(path.clone(), find(&from)?)];
+        for name in tail.components() {
+            (path, from) = (path.join(&name), from.join(&name));
+            rows.push((path.clone(), find(&from)?));
+        }
+        if place.same {
+            return Ok(());
+        }
+        // what is on the way goes in bare, too
+        let last = rows.len() - 1;
+        for (position, (path, row)) in rows.into_iter().enumerate() {
+            let children = if position == last && row.entry.is_dir() {
+                Children::From(from.clone())
+            } else {
+                Children::None
+            };
+            self.put_row(&path, &row.entry, children, rev);
+        }
+        Ok(())
+    }
+
+    fn put_row(&mut self, path: &RepoPath, entry: &Entry, children: Children, rev: RevId) {
+        self.items.push(Item {
+            path: path.clone(),
+            what: What::Put {
+                entry: Box::new(entry.clone()),
+                unsealed: None,
+                children,
+                explicit: true,
+            },
+            base: None,
+            same: Same::No,
+            rev,
+        });
+    }
+
+    fn root(&mut self, place: &Place) {
+        self.mark.whole.insert(Ino::ROOT.0, RepoPath::root());
+        let Some(node) = self.tree.node(Ino::ROOT) else {
+            return;
+        };
+        let explicit = node.rec.dir().is_some_and(|dir| dir.explicit);
+        if explicit && let Some(entry) = node.rec.entry(0) {
+            self.items.push(Item {
+                path: RepoPath::root(),
+                what: What::Put {
+                    entry: Box::new(entry),
+                    unsealed: None,
+                    children: Children::Same,
+                    explicit,
+                },
+                base: place.base,
+                same: Same::AsBase,
+                rev: place.rev,
+            });
+        }
+        self.names(node, &RepoPath::root(), place);
+    }
+
+    fn names(&mut self, node: &Node, path: &RepoPath, place: &Place) {
+        let entries = node.entries.as_deref();
+        for (name, dentry) in entries.into_iter().flatten() {
+            self.name(place, name, dentry, path.join(name));
+        }
+    }
+
+    fn name(&mut self, place: &Place, name: &Name, dentry: &Dentry, path: RepoPath) {
+        if self.mark.skipped.contains(&dentry.ino) {
+            return;
+        }
+        let published = dentry.under != Under::Nothing;
+        // without a published directory of this path, nothing unlisted comes from the same path
+        let (base, rev) = if place.same {
+            (published.then_some(dentry.rev), dentry.rev)
+        } else {
+            (place.base, place.rev)
+        };
+        let same = match &place.origin {
+            _ if place.same => Same::AsBase,
+            Some((rev, dir)) if published => Same::As(*rev, dir.join(name)),
+            _ => Same::No,
+        };
+        let Some(node) = dentry.node().and_then(|ino| self.tree.node(ino)) else {
+            if published && place.origin.is_some() {
+                self.items.push(Item {
+                    path,
+                    what: What::Remove,
+                    base,
+                    same: Same::No,
+                    rev,
+                });
+            }
+            return;
+        };
+        match node.rec.dir() {
+            Some(dir) => {
+                let explicit = dir.explicit;
+                let origin = dir.origin.clone();
+                let here = Here {
+                    dentry,
+                    path,
+                    base,
+                    rev,
+                };
+                self.directory(place, here, node, &origin, explicit, same);
+            }
+            None => self.file(dentry, node, path, (base, rev), same),
+        }
+    }
+
+    fn file(
+        &mut self,
+        dentry: &Dentry,
+        node: &Node,
+        path: RepoPath,
+        (base, rev): (Option<RevId>, RevId),
+        same: Same,
+    ) {
+        let link_group = if node.names.len() > 1 { dentry.ino } else { 0 };
+        let (entry, unsealed) = match node.rec.entry(link_group) {
+            Some(entry) => (entry, None),
+            None => self.unsealed_file(dentry, node, link_group),
+        };
+        self.items.push(Item {
+            path,
+            what: What::Put {
+                entry: Box::new(entry),
+                unsealed,
+                children: Children::None,
+                explicit: true,
+            },
+            base,
+            same,
+            rev,
+        });
+    }
+
+    fn unsealed_file(
+        &mut self,
+        dentry: &Dentry,
+        node: &Node,
+        link_group: u64,
+    ) -> (Entry, Option<u64>) {
+        let ino = Ino(dentry.ino);
+        let file = node.rec.file();
+        let size = (self.size_of)(ino).or(file.map(|f| f.size)).unwrap_or(0);
+        let number = file
+            .map(|file| &file.data)
+            .and_then(Data::backing)
+            .unwrap_or_else(|| empty_pin(ino));
+        if !self.unsealed.iter().rev().take(1).any(|u| u.number == number) {
+            self.unsealed.push(Unsealed {
+                ino,
+                generation: node.run.generation,
+                number,
+                size,
+            });
+        }
+        let rec = &node.rec;
+        let entry = Entry {
+            kind: Kind::Regular(Regular {
+                size,
+                content: Content::Whole(Hash::null()),
+                compression: Compression::default(),
+                external: false,
+                direct_io: false,
+                link_group,
+            }),
+            perm: rec.perm,
+            uid: rec.uid,
+            gid: rec.gid,
+            mtime: rec.mtime,
+            xattrs: rec.xattrs.as_deref().cloned().unwrap_or_default(),
+        };
+        (entry, Some(number))
+    }
+
+    fn directory(
+        &mut self,
+        place: &Place,
+        here: Here<'_>,
+        node: &Node,
+        origin: &Origin,
+        explicit: bool,
+        same: Same,
+    ) {
+        let Here {
+            dentry,
+            path,
+            base,
+            rev,
+        } = here;
+        self.mark.whole.insert(dentry.ino, path.clone());
+        let stays = place.same && *origin == Origin::Inherit;
+        let from = match origin {
+            Origin::Empty => None,
+            // below a bare directory, the place says nothing of where its names came from
+            Origin::Inherit => self.tree.origin(Ino(dentry.ino)),
+            Origin::At { rev, path } => Some((*rev, path.clone())),
+        };
+        let children = match &from {
+            _ if stays => Children::Same,
+            Some((_, from)) => Children::From(from.clone()),
+            None => Children::None,
+        };
+        // what a moved directory refers to decides the revision that its base is read in
+        let refers = from.as_ref().filter(|_| !stays).map(|(rev, _)| *rev);
+        let rev = refers.unwrap_or(rev);
+        let base = base.map(|_| rev);
+        if let Some(entry) = node.rec.entry(0) {
+            self.items.push(Item {
+                path: path.clone(),
+                what: What::Put {
+                    entry: Box::new(entry),
+                    unsealed: None,
+                    children,
+                    explicit: explicit || !stays,
+                },
+                base,
+                // a directory that is not where it was says where its names come from
+                same: if stays { same } else { Same::No },
+                rev,
+            });
+        }
+        let replaced_directory = match base {
+            Some(rev) if dentry.under == Under::Directory || !place.same => Some(rev),
+            _ => None,
+        };
+        let below = Place {
+            same: stays,
+            origin: from,
+            base: if stays { base.or(place.base) } else { replaced_directory },
+            rev,
+        };
+        self.names(node, &path, &below);
+    }
+}
+
+/// A directory's name on the way.
+struct Here<'n> {
+    dentry: &'n Dentry,
+    path: RepoPath,
+    base: Option<RevId>,
+    rev: RevId,
+}

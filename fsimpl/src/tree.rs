@@ -1,0 +1,428 @@
+//! The staged tree: what lies over the published one.
+//!
+//! ```text
+//! nodes    staged inodes. A staged directory lists the names that differ from its origin.
+//! lower    unstaged inodes that the kernel or an open file knows, by their place below a parent
+//! ```
+//!
+//! An unstaged inode has no path of its own: its parent's origin and its name give the published
+//! path, so that a directory moves with all that is below it. Numbers are kept when an unstaged
+//! inode is staged and when a staged one is published. Changes go through [`Txn`] only. The tree
+//! does no I/O but to look up rows, and knows nothing of open files.
+
+mod ino;
+mod record;
+mod restore;
+mod stat;
+mod txn;
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use formats::{Name, RepoPath, Row};
+
+use crate::error::{FsError, Result};
+use crate::lower::Revisions;
+use crate::stage::FrozenMark;
+use crate::types::Ino;
+
+pub(crate) use record::{
+    Body, Data, Dentry, Dir, File, Names, Origin, Record, RevId, SealedData, Under, mtime_of,
+    rdev_of, time_of, type_of,
+};
+pub(crate) use restore::restore;
+pub(crate) use stat::lower_attr;
+pub(crate) use txn::{Staged, Txn};
+
+/// Tries for a free inode number before the search is given up as a fault.
+const MAX_SALT: u32 = 1 << 20;
+
+/// Inode numbers are hashes already; this only spreads their bits.
+#[derive(Default)]
+pub(crate) struct InoHasher(u64);
+
+impl Hasher for InoHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// A map from inode numbers.
+pub(crate) type InoMap<T> = HashMap<Ino, T, BuildHasherDefault<InoHasher>>;
+
+/// The names of a staged directory that differ from its origin.
+pub(crate) type Entries = BTreeMap<Name, Dentry>;
+
+/// A staged inode.
+#[derive(Default)]
+pub(crate) struct Runtime {
+    /// Lookups that the kernel has not taken back.
+    pub(crate) lookups: AtomicU64,
+    /// Unstaged inodes known below it.
+    pub(crate) kids: u32,
+    /// Counts the times its bytes began to change.
+    pub(crate) generation: u32,
+    /// Link count of the origin's row, once asked for; 0 before.
+    pub(crate) lower_links: AtomicU32,
+    /// Why it could not be sealed.
+    pub(crate) seal_error: Option<Box<str>>,
+}
+
+/// A staged inode: what is recorded, its names, a directory's entries, and what dies with us.
+pub(crate) struct Node {
+    pub(crate) rec: Record,
+    pub(crate) names: Names,
+    pub(crate) entries: Option<Box<Entries>>,
+    pub(crate) run: Runtime,
+}
+
+/// An unstaged inode.
+pub(crate) struct LowerNode {
+    pub(crate) parent: Ino,
+    pub(crate) name: Name,
+    /// The group of hard links it is; 0 for none.
+    pub(crate) group: u32,
+    pub(crate) is_dir: bool,
+    pub(crate) lookups: AtomicU64,
+    pub(crate) kids: u32,
+    /// It has lost its place; this is what it was.
+    pub(crate) detached: Option<Box<(RevId, RepoPath)>>,
+}
+
+/// What a name in a directory is.
+pub(crate) enum Child {
+    /// Nothing.
+    Absent,
+    /// A staged inode.
+    Staged(Ino),
+    /// A published row, not staged.
+    Lower(Arc<Row>),
+}
+
+/// See the module's head.
+pub(crate) struct Tree {
+    pub(crate) nodes: InoMap<Node>,
+    pub(crate) lower: InoMap<LowerNode>,
+    /// Unstaged inodes whose number was not the first choice.
+    salted: HashMap<(Ino, Name), Ino>,
+    pub(crate) revisions: Revisions,
+    /// Counts changes.
+    pub(crate) tick: u64,
+    /// The snapshot that is being published.
+    pub(crate) frozen: Option<FrozenMark>,
+}
+
+impl Tree {
+    pub(crate) fn new(revisions: Revisions) -> Self {
+        Self {
+            nodes: InoMap::default(),
+            lower: InoMap::default(),
+            salted: HashMap::new(),
+            revisions,
+            tick: 1,
+            frozen: None,
+        }
+    }
+
+    pub(crate) fn node(&self, ino: Ino) -> Option<&Node> {
+        self.nodes.get(&ino)
+    }
+
+    pub(crate) fn require(&self, ino: Ino) -> Result<&Node> {
+        self.nodes.get(&ino).ok_or(FsError::Stale(ino.0))
+    }
+
+    /// The published directory that an inode's place comes from (or the published path of a file).
+    /// None if nothing is published there.
+    pub(crate) fn origin(&self, ino: Ino) -> Option<(RevId, RepoPath)> {
+        let mut tail: Vec<&Name> = Vec::new();
+        let mut at = ino;
+        let (rev, base) = loop {
+            if at == Ino::ROOT {
+                break (self.revisions.head, RepoPath::root());
+            }
+            if let Some(node) = self.nodes.get(&at) {
+                match node.rec.dir().map(|dir| &dir.origin) {
+                    Some(Origin::Empty) => return None,
+                    Some(Origin::At { rev, path }) => break (*rev, path.clone()),
+                    Some(Origin::Inherit) | None => {}
+                }
+                let (parent, name) = node.names.first()?;
+                tail.push(name);
+                at = parent;
+            } else {
+                let lower = self.lower.get(&at)?;
+                if let Some(detached) = &lower.detached {
+                    break (detached.0, detached.1.clone());
+                }
+                tail.push(&lower.name);
+                at = lower.parent;
+            }
+        };
+        Some((rev, join(base, &tail)))
+    }
+
+    /// Where an inode is seen; none if it has no name any more.
+    pub(crate) fn view_path(&self, ino: Ino) -> Option<RepoPath> {
+        let mut tail: Vec<&Name> = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            if let Some(node) = self.nodes.get(&at) {
+                let (parent, name) = node.names.first()?;
+                tail.push(name);
+                at = parent;
+            } else {
+                let lower = self.lower.get(&at)?;
+                if lower.detached.is_some() {
+                    return None;
+                }
+                tail.push(&lower.name);
+                at = lower.parent;
+            }
+        }
+        Some(join(RepoPath::root(), &tail))
+    }
+
+    /// The path that the numbers of a directory's children are made from.
+    pub(crate) fn ino_path(&self, ino: Ino) -> RepoPath {
+        let mut tail: Vec<&Name> = Vec::new();
+        let mut at = ino;
+        let base = loop {
+            if let Some(dir) = self.nodes.get(&at).and_then(|node| node.rec.dir()) {
+                break dir.ino_path.clone();
+            }
+            let Some(lower) = self.lower.get(&at) else {
+                break RepoPath::root();
+            };
+            tail.push(&lower.name);
+            at = lower.parent;
+        };
+        join(base, &tail)
+    }
+
+    /// The row at `name` in a directory's origin, whatever is staged over it.
+    pub(crate) fn lower_row(&self, parent: Ino, name: &Name) -> Result<Option<Arc<Row>>> {
+        match self.origin(parent) {
+            Some((rev, dir)) => Ok(self.revisions.find(rev, &dir.join(name))?),
+            None => Ok(None),
+        }
+    }
+
+    /// The row of an unstaged inode.
+    pub(crate) fn row_of(&self, ino: Ino) -> Result<Arc<Row>> {
+        let (rev, path) = self.origin(ino).ok_or(FsError::Stale(ino.0))?;
+        let row = self.revisions.find(rev, &path)?;
+        row.ok_or(FsError::Stale(ino.0))
+    }
+
+    /// Whether an inode is a directory.
+    pub(crate) fn is_dir(&self, ino: Ino) -> Result<bool> {
+        if let Some(node) = self.nodes.get(&ino) {
+            return Ok(node.rec.dir().is_some());
+        }
+        let lower = self.lower.get(&ino).ok_or(FsError::Stale(ino.0))?;
+        Ok(lower.is_dir)
+    }
+
+    /// Errors unless an inode is a directory that still has a place.
+    pub(crate) fn require_dir(&self, ino: Ino) -> Result<()> {
+        if self.is_dir(ino)? {
+            Ok(())
+        } else {
+            Err(FsError::NotDirectory)
+        }
+    }
+
+    /// True for a directory that was removed but is still known.
+    pub(crate) fn is_gone(&self, ino: Ino) -> bool {
+        if ino == Ino::ROOT {
+            return false;
+        }
+        match (self.nodes.get(&ino), self.lower.get(&ino)) {
+            (Some(node), _) => node.names.is_empty(),
+            (None, Some(lower)) => lower.detached.is_some(),
+            (None, None) => true,
+        }
+    }
+
+    /// The staged name in a directory, if there is one.
+    pub(crate) fn dentry(&self, parent: Ino, name: &Name) -> Option<Dentry> {
+        let entries = self.nodes.get(&parent)?.entries.as_ref()?;
+        entries.get(name).copied()
+    }
+
+    /// What a name in a directory is.
+    pub(crate) fn child(&self, parent: Ino, name: &Name) -> Result<Child> {
+        self.require_dir(parent)?;
+        if let Some(dentry) = self.dentry(parent, name) {
+            return Ok(dentry.node().map_or(Child::Absent, Child::Staged));
+        }
+        if self.is_gone(parent) {
+            return Ok(Child::Absent);
+        }
+        Ok(self.lower_row(parent, name)?.map_or(Child::Absent, Child::Lower))
+    }
+
+    /// The number of an unstaged child as it is or would be, in a directory with this path for
+    /// numbers.
+    pub(crate) fn lower_ino_in(&self, at: (Ino, &RepoPath), name: &Name, group: u32) -> Ino {
+        self.place_lower(at.0, at.1, name, group).0
+    }
+
+    fn place_lower(
+        &self,
+        parent: Ino,
+        ino_path: &RepoPath,
+        name: &Name,
+        group: u32,
+    ) -> (Ino, bool, bool) {
+        if group == 0
+            && !self.salted.is_empty()
+            && let Some(ino) = self.salted.get(&(parent, name.clone()))
+        {
+            return (*ino, true, true);
+        }
+        for salt in 0..MAX_SALT {
+            let ino = match group {
+                0 => ino::number(ino_path, name, salt),
+                _ => ino::group_number(ino_path, group, salt),
+            };
+            if self.nodes.contains_key(&ino) {
+                continue;
+            }
+            match self.lower.get(&ino) {
+                None => return (ino, false, salt != 0),
+                Some(lower) => {
+                    let same = lower.parent == parent
+                        && lower.detached.is_none()
+                        && lower.group == group
+                        && (group != 0 || lower.name == *name);
+                    if same {
+                        return (ino, true, salt != 0);
+                    }
+                }
+            }
+        }
+        (Ino(0), false, false)
+    }
+
+    /// Makes an unstaged child known and counts `lookups` for it.
+    pub(crate) fn know_lower(&mut self, parent: Ino, name: &Name, row: &Row, lookups: u64) -> Ino {
+        let group = group_of(row);
+        let ino_path = self.ino_path(parent);
+        let (ino, known, salted) = self.place_lower(parent, &ino_path, name, group);
+        if known {
+            if let Some(lower) = self.lower.get(&ino) {
+                lower.lookups.fetch_add(lookups, Ordering::Relaxed);
+            }
+            return ino;
+        }
+        if salted && group == 0 {
+            self.salted.insert((parent, name.clone()), ino);
+        }
+        let lower = LowerNode {
+            parent,
+            name: name.clone(),
+            group,
+            is_dir: row.entry.is_dir(),
+            lookups: AtomicU64::new(lookups),
+            kids: 0,
+            detached: None,
+        };
+        self.lower.insert(ino, lower);
+        self.add_kids(parent, 1);
+        ino
+    }
+
+    pub(crate) fn add_kids(&mut self, parent: Ino, more: i32) {
+        let kids = match (self.nodes.get_mut(&parent), self.lower.get_mut(&parent)) {
+            (Some(node), _) => &mut node.run.kids,
+            (None, Some(lower)) => &mut lower.kids,
+            (None, None) => return,
+        };
+        *kids = kids.saturating_add_signed(more);
+    }
+
+    /// Takes an unstaged inode out of the table; its parent's count of kids is settled.
+    pub(crate) fn take_lower(&mut self, ino: Ino) -> Option<LowerNode> {
+        let lower = self.lower.remove(&ino)?;
+        self.salted.remove(&(lower.parent, lower.name.clone()));
+        self.add_kids(lower.parent, -1);
+        Some(lower)
+    }
+
+    /// Puts an unstaged inode into the table under a given number.
+    pub(crate) fn put_lower(&mut self, ino: Ino, lower: LowerNode) {
+        let natural = ino::number(&self.ino_path(lower.parent), &lower.name, 0);
+        if natural != ino && lower.group == 0 && lower.detached.is_none() {
+            self.salted.insert((lower.parent, lower.name.clone()), ino);
+        }
+        self.add_kids(lower.parent, 1);
+        self.lower.insert(ino, lower);
+    }
+
+    /// Drops unstaged inodes that nobody knows, from this one upwards.
+    pub(crate) fn drop_unknown(&mut self, ino: Ino, is_open: &dyn Fn(Ino) -> bool) {
+        let mut at = ino;
+        while let Some(lower) = self.lower.get(&at) {
+            if lower.kids > 0 || lower.lookups.load(Ordering::Relaxed) > 0 || is_open(at) {
+                return;
+            }
+            let parent = lower.parent;
+            self.take_lower(at);
+            at = parent;
+        }
+    }
+
+    /// A free number for a new inode.
+    pub(crate) fn fresh_ino(&self, parent: Ino, name: &Name) -> Ino {
+        let ino_path = self.ino_path(parent);
+        (0..MAX_SALT)
+            .map(|salt| ino::number(&ino_path, name, salt))
+            .find(|ino| !self.nodes.contains_key(ino) && !self.lower.contains_key(ino))
+            .unwrap_or(Ino(0))
+    }
+
+    /// True if an unstaged inode at this place would have this very number.
+    pub(crate) fn is_natural(&self, ino: Ino, parent: Ino, name: &Name) -> bool {
+        ino::number(&self.ino_path(parent), name, 0) == ino
+    }
+
+    /// Visits an inode's staged descendants and itself, parents first.
+    pub(crate) fn descendants(&self, ino: Ino) -> Vec<Ino> {
+        let mut all = vec![ino];
+        let mut next = 0;
+        while let Some(at) = all.get(next).copied() {
+            next += 1;
+            if let Some(entries) = self.nodes.get(&at).and_then(|n| n.entries.as_ref()) {
+                all.extend(entries.values().filter_map(Dentry::node));
+            }
+        }
+        all
+    }
+}
+
+/// The group of hard links a row belongs to; 0 for none.
+pub(crate) fn group_of(row: &Row) -> u32 {
+    if row.linkcount > 1 && row.entry.regular().is_some() {
+        row.link_group
+    } else {
+        0
+    }
+}
+
+fn join(base: RepoPath, reversed: &[&Name]) -> RepoPath {
+    base.join_all(reversed.iter().rev().copied())
+}

@@ -1,0 +1,157 @@
+//! The tree as the journal has it, after a restart.
+//!
+//! Inodes without a name were unlinked while open: they are dropped, and names that lead nowhere
+//! with them. What unsealed files are like is asked of their backing files.
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
+
+use formats::Name;
+
+use super::{
+    Body, Data, Dentry, Entries, File, InoMap, Names, Node, Record, Runtime, Tree, mtime_of,
+};
+use crate::backing::Backing;
+use crate::error::{FsError, Result};
+use crate::journal::{Batch, Journal, inode_key, name_key, split_key};
+use crate::lower::Revisions;
+use crate::types::{Ino, Time};
+
+/// Reads the tree back. Backing files that belong to nothing are removed.
+pub(crate) fn restore(
+    revisions: Revisions,
+    journal: &Journal,
+    backing: &Backing,
+) -> Result<Tree> {
+    let mut tree = Tree::new(revisions);
+    journal.for_each(b'n', |key, rec: Record| {
+        if let Some((ino, _)) = split_key(key) {
+            tree.tick = tree.tick.max(rec.stamp);
+            tree.nodes.insert(Ino(ino), bare(rec));
+        }
+        Ok::<_, FsError>(())
+    })?;
+    let mut dropped = Batch::default();
+    journal.for_each(b'd', |key, dentry: Dentry| {
+        if let Some((parent, name)) = split_key(key) {
+            tree.tick = tree.tick.max(dentry.stamp);
+            if !tree.put_back(Ino(parent), name, dentry) {
+                dropped.remove(name_key(parent, name));
+            }
+        }
+        Ok::<_, FsError>(())
+    })?;
+    let lost: Vec<Ino> = tree
+        .nodes
+        .iter()
+        .filter(|(ino, node)| **ino != Ino::ROOT && node.names.is_empty())
+        .map(|(ino, _)| *ino)
+        .collect();
+    for ino in lost {
+        tracing::warn!(ino = ino.0, "dropping a staged inode that has no name");
+        tree.nodes.remove(&ino);
+        dropped.remove(inode_key(ino.0));
+    }
+    if !dropped.is_empty() {
+        journal.commit(dropped)?;
+    }
+    tree.ask_backing_files(backing)?;
+    Ok(tree)
+}
+
+fn bare(rec: Record) -> Node {
+    let entries = rec.dir().map(|_| Box::new(Entries::new()));
+    Node {
+        rec,
+        names: Names::None,
+        entries,
+        run: Runtime::default(),
+    }
+}
+
+impl Tree {
+    fn put_back(&mut self, parent: Ino, name: &[u8], dentry: Dentry) -> bool {
+        let Ok(name) = Name::new(name) else {
+            return false;
+        };
+        if let Some(ino) = dentry.node() {
+            match self.nodes.get_mut(&ino) {
+                Some(node) => node.names.add(parent, name.clone()),
+                None => return false,
+            }
+        }
+        let node = self.nodes.get_mut(&parent);
+        match node.and_then(|node| node.entries.as_mut()) {
+            Some(entries) => {
+                entries.insert(name, dentry);
+                true
+            }
+            None => {
+                if let Some(node) = dentry.node().and_then(|ino| self.nodes.get_mut(&ino)) {
+                    node.names.remove(parent, &name);
+                }
+                false
+            }
+        }
+    }
+
+    fn ask_backing_files(&mut self, backing: &Backing) -> Result<()> {
+        let mut used = HashSet::new();
+        let mut missing: InoMap<()> = InoMap::default();
+        for (ino, node) in &mut self.nodes {
+            let Body::File(file) = &mut node.rec.body else {
+                continue;
+            };
+            let Some(number) = file.data.backing() else {
+                continue;
+            };
+            used.insert(number);
+            backing.seen(number);
+            match backing.stat(number)? {
+                Some(metadata) => {
+                    if matches!(file.data, Data::Staged { sealed: None, .. }) {
+                        file.size = metadata.len();
+                        if file.mtime_of_backing {
+                            node.rec.mtime = mtime_of(Time {
+                                secs: metadata.mtime(),
+                                nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
+                            });
+                        }
+                    }
+                }
+                None => lost_backing(file, *ino, &mut missing),
+            }
+        }
+        for ino in missing.keys() {
+            if let Some(node) = self.nodes.get_mut(ino) {
+                node.run.seal_error = Some("its backing file is gone".into());
+            }
+        }
+        for number in backing.all()? {
+            backing.seen(number);
+            if !used.contains(&number) {
+                backing.remove(number);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that was never written has none; one that is sealed is read from its objects.
+fn lost_backing(file: &mut File, ino: Ino, missing: &mut InoMap<()>) {
+    if let Data::Staged { sealed, .. } = &mut file.data {
+        match sealed.take() {
+            Some(sealed) => {
+                file.data = Data::Staged {
+                    backing: 0,
+                    sealed: Some(sealed),
+                };
+            }
+            None if file.size > 0 => {
+                missing.insert(ino, ());
+                file.size = 0;
+            }
+            None => {}
+        }
+    }
+}
