@@ -7,5 +7,6 @@ mod faults;
 mod golden;
 mod official;
 mod publish;
+mod reftest;
 mod support;
 mod tidy;

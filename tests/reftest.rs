@@ -1,0 +1,87 @@
+//! Random operations, judged by a model: the staging tree behaves as an ordinary filesystem, through
+//! the library and through a mount, over commits, aborts, restarts and kills (promises 1, 3, 4, 5).
+//!
+//! A run draws operations from a seed ([`ops`]), asks the model ([`model`]) what each has to answer
+//! and what is visible and published then, and compares with a subject ([`judge`]). The model itself
+//! is judged by a plain directory ([`plain`]). A failing list is made short and printed.
+//!
+//! ```text
+//! PREPUB_SEED=n          this seed alone
+//! PREPUB_REFTEST_SEEDS   how many seeds
+//! PREPUB_REFTEST_OPS     operations of each
+//! ```
+
+mod judge;
+mod model;
+mod ops;
+mod plain;
+
+use std::time::Duration;
+
+use crate::support::is_root;
+use judge::Terms;
+use model::Rules;
+use ops::Abilities;
+use plain::Plain;
+
+/// A number from the environment.
+fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// The seeds of this run.
+fn seeds(usual: u64) -> std::ops::Range<u64> {
+    if let Some(seed) = setting("PREPUB_SEED") {
+        return seed..seed + 1;
+    }
+    1..1 + setting("PREPUB_REFTEST_SEEDS").unwrap_or(usual)
+}
+
+fn operations(usual: usize) -> usize {
+    setting("PREPUB_REFTEST_OPS").map_or(usual, |n| usize::try_from(n).unwrap())
+}
+
+/// What the process itself is.
+fn rules() -> Rules {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let umask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Umask:"))
+        .map_or(0o022, |text| u16::from_str_radix(text.trim(), 8).unwrap());
+    Rules {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        umask,
+    }
+}
+
+/// The model is right: a plain directory behaves as it says.
+#[test]
+fn plain_directory() {
+    let can = Abilities {
+        stage: false,
+        kill: false,
+        root: is_root(),
+        devices: false,
+    };
+    let terms = Terms {
+        can,
+        rules: rules(),
+        stride: 8,
+        dir_sizes: false,
+        shrink: Duration::from_secs(20),
+    };
+    for seed in seeds(40) {
+        let dir = tempfile::tempdir().unwrap();
+        let count = std::cell::Cell::new(0);
+        let fresh = |_| {
+            count.set(count.get() + 1);
+            let root = dir.path().join(count.get().to_string());
+            std::fs::create_dir(&root).unwrap();
+            Plain::new(root)
+        };
+        judge::explore(seed, operations(400), &terms, &fresh);
+    }
+}

@@ -1,0 +1,649 @@
+//! Operations as values, and what draws them.
+//!
+//! An operation names its paths and open files outright and depends on nothing that went before, so
+//! that any part of a list can be replayed: what fails now fails for model and subject alike. Only
+//! the choice looks at the model. Nothing here executes anything.
+
+use std::fmt;
+
+use super::model::Model;
+
+/// A path below the tree's root, without a leading slash; empty for the root.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path(pub Vec<u8>);
+
+impl Path {
+    pub fn root() -> Self {
+        Self(Vec::new())
+    }
+
+    pub fn join(&self, name: &[u8]) -> Self {
+        if self.0.is_empty() {
+            return Self(name.to_vec());
+        }
+        Self([self.0.as_slice(), b"/", name].concat())
+    }
+
+    /// The directory and the name in it; none for the root.
+    pub fn split(&self) -> Option<(Self, &[u8])> {
+        if self.0.is_empty() {
+            return None;
+        }
+        match self.0.iter().rposition(|b| *b == b'/') {
+            Some(at) => Some((Self(self.0[..at].to_vec()), &self.0[at + 1..])),
+            None => Some((Self::root(), &self.0)),
+        }
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|b| *b == b'/').filter(|n| !n.is_empty())
+    }
+
+    pub fn is_within(&self, other: &Self) -> bool {
+        match self.0.strip_prefix(other.0.as_slice()) {
+            Some(rest) => other.0.is_empty() || rest.is_empty() || rest[0] == b'/',
+            None => false,
+        }
+    }
+}
+
+impl fmt::Debug for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.len() > 60 {
+            let (start, end) = (&self.0[..20], &self.0[self.0.len() - 20..]);
+            let long = self.0.len();
+            let (start, end) = (start.escape_ascii(), end.escape_ascii());
+            return write!(f, "'{start}...({long} bytes)...{end}'");
+        }
+        write!(f, "'{}'", self.0.escape_ascii())
+    }
+}
+
+/// Bytes that are told from others, by a number.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill {
+    pub tag: u32,
+    pub length: usize,
+}
+
+impl Fill {
+    pub fn bytes(self) -> Vec<u8> {
+        // some compress well, some not at all; some are the same over and over
+        if self.tag.is_multiple_of(5) {
+            let line = format!("line {} of a text\n", self.tag);
+            return line.bytes().cycle().take(self.length).collect();
+        }
+        let mut dice = Dice::new(u64::from(self.tag));
+        let mut bytes = Vec::with_capacity(self.length + 8);
+        while bytes.len() < self.length {
+            bytes.extend_from_slice(&dice.number().to_le_bytes());
+        }
+        bytes.truncate(self.length);
+        bytes
+    }
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    pub read: bool,
+    pub write: bool,
+    pub create: bool,
+    pub exclusive: bool,
+    pub truncate: bool,
+    pub append: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moving {
+    Replace,
+    NoReplace,
+    Exchange,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Making {
+    Regular,
+    Fifo,
+    Socket,
+    CharDevice(u64),
+    BlockDevice(u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    Allocate,
+    KeepSize,
+    Punch,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    Any,
+    Create,
+    Replace,
+}
+
+/// What a commit does with files that are open for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writers {
+    Skip,
+    Fail,
+}
+
+/// One operation. `slot` counts open files; opening closes what was open there.
+#[derive(Clone, Debug)]
+pub enum Op {
+    Open { slot: usize, path: Path, how: How, perm: u16 },
+    Close { slot: usize },
+    Write { slot: usize, offset: u64, fill: Fill },
+    Read { slot: usize, offset: u64, length: usize },
+    Resize { slot: usize, size: u64 },
+    Space { slot: usize, offset: u64, length: u64, how: Space },
+    Copy { from: usize, from_offset: u64, to: usize, to_offset: u64, length: u64 },
+    Sync { slot: usize },
+    /// open(O_CREAT | O_TRUNC), write, close.
+    Put { path: Path, fill: Fill },
+    Truncate { path: Path, size: u64 },
+    Mkdir { path: Path, perm: u16 },
+    Rmdir { path: Path },
+    Unlink { path: Path },
+    Rename { from: Path, to: Path, how: Moving },
+    Link { from: Path, to: Path },
+    Symlink { path: Path, target: Vec<u8> },
+    Mknod { path: Path, perm: u16, what: Making },
+    Chmod { path: Path, perm: u16 },
+    Chown { path: Path, uid: u32, gid: u32 },
+    Utimens { path: Path, secs: i64, nanos: u32 },
+    Setxattr { path: Path, name: &'static str, value: Vec<u8>, how: Setting },
+    Removexattr { path: Path, name: &'static str },
+    /// Publishes what is staged at and below a path.
+    Commit { path: Path, writers: Writers },
+    /// Drops what is staged at and below a path.
+    Abort { path: Path },
+    /// Stops in good order and starts again. Open files are closed first.
+    Restart,
+    /// Dies and starts again.
+    Kill,
+    /// Waits until everything closed is sealed.
+    Seal,
+}
+
+/// What an operation answered.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    Count(u64),
+    Bytes(Vec<u8>),
+    /// An errno, or one of [`refusal`].
+    Failed(i32),
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Count(n) => write!(f, "{n}"),
+            Self::Bytes(bytes) => write!(f, "{} bytes, {}", bytes.len(), digest(bytes)),
+            Self::Failed(errno) => write!(f, "failed: {errno}"),
+        }
+    }
+}
+
+/// Enough of a content to tell it from another in a message.
+pub fn digest(bytes: &[u8]) -> String {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    format!("#{:08x}", hasher.finish() & 0xffff_ffff)
+}
+
+/// What a commit or an abort may answer, beside the errnos.
+pub mod refusal {
+    pub const OPEN_FILES: i32 = 1001;
+    pub const REPLACED_ANCESTOR: i32 = 1002;
+    pub const NOT_FOUND: i32 = 1003;
+    /// Anything else: never right.
+    pub const OTHER: i32 = 1999;
+}
+
+/// Reproducible random numbers (splitmix64).
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.number() % limit
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    pub fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
+    }
+
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        let at = self.index(from.len());
+        &from[at]
+    }
+}
+
+/// What a subject can be asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Abilities {
+    /// Commit, abort, restart, seal.
+    pub stage: bool,
+    /// `kill -9`.
+    pub kill: bool,
+    /// Owners can be changed, modes cannot lock us out.
+    pub root: bool,
+    /// Device nodes.
+    pub devices: bool,
+}
+
+/// Open files at a time.
+pub const SLOTS: usize = 4;
+/// The file that makes a directory the root of a catalog.
+pub const MARKER: &[u8] = b".cvmfscatalog";
+const NAMES: [&[u8]; 9] = [
+    b"a", b"b", b"c", b"d.x", b"e e", b".h", b"\xff\xfe", b"n\n", b"a.b",
+];
+const XATTRS: [&str; 3] = ["user.one", "user.two", "user.three"];
+const OWNERS: [u32; 4] = [0, 1000, 65_534, 4_294_967_294];
+/// None of them is near the time when the test runs.
+const TIMES: [i64; 6] = [-2_000_000_000, -1, 0, 1, 1_000_000_000, 4_102_444_800];
+const NANOS: [u32; 4] = [0, 1, 500_000_000, 999_999_999];
+/// Beyond this many names, more is removed than made.
+const CROWDED: usize = 90;
+
+/// Draws operations.
+pub struct Generator {
+    pub dice: Dice,
+    can: Abilities,
+    tag: u32,
+}
+
+impl Generator {
+    pub fn new(seed: u64, can: Abilities) -> Self {
+        Self {
+            dice: Dice::new(seed),
+            can,
+            tag: 0,
+        }
+    }
+
+    pub fn next(&mut self, model: &Model) -> Op {
+        let paths = model.paths();
+        let mut draw = Draw {
+            dirs: model.directories(),
+            paths,
+            own: self,
+        };
+        draw.op()
+    }
+}
+
+/// One draw, with what exists.
+struct Draw<'a> {
+    own: &'a mut Generator,
+    paths: Vec<Path>,
+    dirs: Vec<Path>,
+}
+
+impl Draw<'_> {
+    fn op(&mut self) -> Op {
+        if self.own.can.stage && self.dice().one_in(25) {
+            return self.stage_op();
+        }
+        if self.paths.len() > CROWDED && self.dice().one_in(2) {
+            return self.remove();
+        }
+        match self.dice().below(100) {
+            0..=11 => self.put(),
+            12..=19 => self.open(),
+            20..=46 => self.on_open_file(),
+            47..=55 => Op::Mkdir {
+                path: self.new_path(),
+                perm: self.perm(true) & 0o777,
+            },
+            56..=62 => self.remove(),
+            63..=76 => self.rename(),
+            77..=80 => Op::Link {
+                from: self.some_path(),
+                to: self.new_path(),
+            },
+            81..=82 => self.symlink(),
+            83..=84 => self.mknod(),
+            85..=91 => self.attributes(),
+            92..=94 => Op::Truncate {
+                path: self.some_path(),
+                size: self.offset(),
+            },
+            95..=98 => self.xattr(),
+            _ => Op::Put {
+                path: self.dir().join(MARKER),
+                fill: Fill { tag: 1, length: 0 },
+            },
+        }
+    }
+
+    fn stage_op(&mut self) -> Op {
+        match self.dice().below(20) {
+            0..=8 => Op::Commit {
+                path: if self.dice().one_in(3) {
+                    self.any_path()
+                } else {
+                    Path::root()
+                },
+                writers: if self.dice().one_in(2) {
+                    Writers::Fail
+                } else {
+                    Writers::Skip
+                },
+            },
+            9..=11 => Op::Abort {
+                path: if self.dice().one_in(5) {
+                    Path::root()
+                } else {
+                    self.any_path()
+                },
+            },
+            12..=13 => Op::Seal,
+            14..=16 if self.own.can.kill => Op::Kill,
+            _ => Op::Restart,
+        }
+    }
+
+    fn put(&mut self) -> Op {
+        let path = if self.dice().one_in(3) {
+            self.some_path()
+        } else {
+            self.new_path()
+        };
+        Op::Put {
+            path,
+            fill: self.fill(),
+        }
+    }
+
+    fn open(&mut self) -> Op {
+        let dice = self.dice();
+        let (read, write) = *dice.pick(&[(true, true), (true, true), (true, false), (false, true)]);
+        let how = How {
+            read,
+            write,
+            create: dice.one_in(2),
+            exclusive: dice.one_in(8),
+            // O_TRUNC without write access is not defined
+            truncate: write && dice.one_in(5),
+            append: write && dice.one_in(6),
+        };
+        let how = How {
+            exclusive: how.exclusive && how.create,
+            ..how
+        };
+        let path = if how.create && self.dice().one_in(2) {
+            self.new_path()
+        } else {
+            self.some_path()
+        };
+        Op::Open {
+            slot: self.dice().index(SLOTS),
+            path,
+            how,
+            perm: self.perm(false) & 0o777,
+        }
+    }
+
+    fn on_open_file(&mut self) -> Op {
+        let slot = self.dice().index(SLOTS);
+        match self.dice().below(20) {
+            0..=8 => Op::Write {
+                slot,
+                offset: self.offset(),
+                fill: self.fill_of_at_least_one(),
+            },
+            9..=12 => Op::Read {
+                slot,
+                offset: self.offset(),
+                length: 1 + self.dice().index(30_000),
+            },
+            13 => Op::Resize {
+                slot,
+                size: self.offset(),
+            },
+            14 => Op::Space {
+                slot,
+                offset: self.offset(),
+                length: 1 + self.offset(),
+                how: *self
+                    .dice()
+                    .pick(&[Space::Allocate, Space::KeepSize, Space::Punch, Space::Punch]),
+            },
+            15..=16 => {
+                let whole = self.dice().one_in(3);
+                Op::Copy {
+                    from: slot,
+                    from_offset: if whole { 0 } else { self.offset() },
+                    to: self.dice().index(SLOTS),
+                    to_offset: if whole { 0 } else { self.offset() },
+                    length: if whole { 1 << 20 } else { 1 + self.offset() },
+                }
+            }
+            17 => Op::Sync { slot },
+            _ => Op::Close { slot },
+        }
+    }
+
+    fn remove(&mut self) -> Op {
+        let path = self.some_path();
+        if self.dirs.contains(&path) != self.dice().one_in(12) {
+            Op::Rmdir { path }
+        } else {
+            Op::Unlink { path }
+        }
+    }
+
+    fn rename(&mut self) -> Op {
+        let how = *self.dice().pick(&[
+            Moving::Replace,
+            Moving::Replace,
+            Moving::Replace,
+            Moving::NoReplace,
+            Moving::Exchange,
+        ]);
+        let from = self.some_path();
+        let to = if how == Moving::Exchange || self.dice().one_in(3) {
+            self.some_path()
+        } else {
+            self.new_path()
+        };
+        Op::Rename { from, to, how }
+    }
+
+    fn symlink(&mut self) -> Op {
+        // a path through any of these ends nowhere, so that no walk needs to follow one
+        let mut target = b"/prepub-nowhere/".to_vec();
+        let length = *self.dice().pick(&[0, 5, 40, 300, 4079]);
+        target.resize(target.len() + length, b't');
+        if self.dice().one_in(4) {
+            target.extend_from_slice(b"$(VAR)");
+            target.truncate(4095);
+        }
+        Op::Symlink {
+            path: self.new_path(),
+            target,
+        }
+    }
+
+    fn mknod(&mut self) -> Op {
+        let mut choice = vec![Making::Regular, Making::Fifo, Making::Socket];
+        if self.own.can.devices {
+            // (8, 1) and (259, 70000)
+            choice.extend([Making::BlockDevice(0x801), Making::CharDevice(0x1101_0370)]);
+        }
+        Op::Mknod {
+            path: self.new_path(),
+            perm: self.perm(false) & 0o777,
+            what: *self.dice().pick(&choice),
+        }
+    }
+
+    fn attributes(&mut self) -> Op {
+        let path = if self.dice().one_in(30) {
+            Path::root()
+        } else {
+            self.some_path()
+        };
+        match self.dice().below(5) {
+            0..=1 => Op::Chmod {
+                perm: self.perm(self.dirs.contains(&path)),
+                path,
+            },
+            2 if self.own.can.root => Op::Chown {
+                path,
+                uid: *self.dice().pick(&OWNERS),
+                gid: *self.dice().pick(&OWNERS),
+            },
+            _ => Op::Utimens {
+                path,
+                secs: *self.dice().pick(&TIMES),
+                nanos: *self.dice().pick(&NANOS),
+            },
+        }
+    }
+
+    fn xattr(&mut self) -> Op {
+        let path = self.some_path();
+        let name = *self.dice().pick(&XATTRS);
+        if self.dice().one_in(3) {
+            return Op::Removexattr { path, name };
+        }
+        // 255 bytes is the most that is published
+        let length = *self.dice().pick(&[0, 1, 20, 255]);
+        let value = Fill {
+            tag: self.tag(),
+            length,
+        };
+        Op::Setxattr {
+            path,
+            name,
+            value: value.bytes(),
+            how: *self
+                .dice()
+                .pick(&[Setting::Any, Setting::Any, Setting::Create, Setting::Replace]),
+        }
+    }
+
+    fn dice(&mut self) -> &mut Dice {
+        &mut self.own.dice
+    }
+
+    fn tag(&mut self) -> u32 {
+        // few contents, so that some come again
+        self.own.tag += 1;
+        if self.dice().one_in(4) {
+            return 7;
+        }
+        self.own.tag
+    }
+
+    fn fill(&mut self) -> Fill {
+        let length = match self.dice().below(12) {
+            0 => 0,
+            1..=7 => self.dice().index(3_000),
+            8..=10 => self.dice().index(40_000),
+            _ => self.dice().index(150_000),
+        };
+        Fill {
+            tag: self.tag(),
+            length,
+        }
+    }
+
+    fn fill_of_at_least_one(&mut self) -> Fill {
+        let fill = self.fill();
+        Fill {
+            length: fill.length.max(1),
+            ..fill
+        }
+    }
+
+    fn offset(&mut self) -> u64 {
+        match self.dice().below(8) {
+            0..=1 => 0,
+            2..=5 => self.dice().below(6_000),
+            6 => self.dice().below(60_000),
+            _ => 4096 * self.dice().below(12),
+        }
+    }
+
+    fn perm(&mut self, dir: bool) -> u16 {
+        let perm: u16 = *self
+            .dice()
+            .pick(&[0o755, 0o644, 0o700, 0o777, 0o640, 0o000, 0o2775, 0o6755, 0o1711, 0o2644]);
+        match (dir, self.own.can.root) {
+            (true, true) => perm,
+            (true, false) => perm | 0o700,
+            // without root, set-group-ID depends on which groups the caller is in
+            (false, true) => perm,
+            (false, false) => (perm | 0o600) & 0o777,
+        }
+    }
+
+    fn dir(&mut self) -> Path {
+        let at = self.own.dice.index(self.dirs.len());
+        self.dirs[at].clone()
+    }
+
+    /// Something that exists, mostly; never the root.
+    fn some_path(&mut self) -> Path {
+        if self.paths.is_empty() || self.dice().one_in(12) {
+            return self.new_path();
+        }
+        let at = self.own.dice.index(self.paths.len());
+        self.paths[at].clone()
+    }
+
+    /// Something that exists, or the root.
+    fn any_path(&mut self) -> Path {
+        if self.dice().one_in(8) {
+            return Path::root();
+        }
+        self.some_path()
+    }
+
+    /// A name in a directory that exists, mostly; often it does not exist yet.
+    fn new_path(&mut self) -> Path {
+        let mut dir = self.dir();
+        if dir.names().count() > 5 {
+            dir = Path::root();
+        }
+        match self.dice().below(60) {
+            // below something that is perhaps no directory
+            0 if !self.paths.is_empty() => {
+                let at = self.own.dice.index(self.paths.len());
+                dir = self.paths[at].clone();
+            }
+            1 => dir = dir.join(b"missing"),
+            2 => return dir.join(&[b'L'; 255]),
+            3 => return dir.join(&[b'L'; 256]),
+            _ => {}
+        }
+        let name = *self.own.dice.pick(&NAMES);
+        dir.join(name)
+    }
+}
