@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
@@ -44,6 +45,7 @@ pub struct Fs {
     started: Time,
     owner: (u32, u32),
     repositories: RwLock<BTreeMap<String, Mounted>>,
+    notifier: RwLock<Option<Arc<dyn Notifier>>>,
 }
 
 impl Fs {
@@ -55,6 +57,7 @@ impl Fs {
             started: clock(),
             owner,
             repositories: RwLock::default(),
+            notifier: RwLock::default(),
         }
     }
 
@@ -80,14 +83,28 @@ impl Fs {
         while repositories.values().any(|other| other.tag == tag) {
             tag = tag % space + 1;
         }
-        repositories.insert(name, Mounted { tag, stage });
+        if let Some(notifier) = &*self.notifier.read() {
+            stage.set_notifier(Some(tagged(tag, notifier)));
+        }
+        repositories.insert(name.clone(), Mounted { tag, stage });
+        drop(repositories);
+        self.root_changed(&name);
         Ok(())
+    }
+
+    fn root_changed(&self, name: &str) {
+        let notifier = self.notifier.read().clone();
+        if let Some(notifier) = notifier {
+            notifier.inval_entry(Ino::ROOT, name.as_bytes());
+            notifier.inval_inode(Ino::ROOT);
+        }
     }
 
     /// Takes a repository away from below the mount point; its open handles become invalid.
     pub fn remove_repository(&self, name: &str) -> Option<Arc<Stage>> {
         let mounted = self.repositories.write().remove(name)?;
         mounted.stage.set_notifier(None);
+        self.root_changed(name);
         Some(mounted.stage)
     }
 
@@ -105,15 +122,12 @@ impl Fs {
         repositories.values().map(|m| Arc::clone(&m.stage)).collect()
     }
 
-    /// Says who hears of changes made behind the kernel's back. Repositories added later need it
-    /// called again.
+    /// Says who hears of changes made behind the kernel's back, in repositories added later, too.
     pub fn set_notifier(&self, notifier: &Arc<dyn Notifier>) {
+        *self.notifier.write() = Some(Arc::clone(notifier));
         for mounted in self.repositories.read().values() {
-            let tagged = Tagged {
-                tag: mounted.tag,
-                inner: Arc::clone(notifier),
-            };
-            mounted.stage.set_notifier(Some(Arc::new(tagged)));
+            let tagged = tagged(mounted.tag, notifier);
+            mounted.stage.set_notifier(Some(tagged));
         }
     }
 
@@ -300,6 +314,20 @@ impl Fs {
         self.route_handle(handle)?
             .stage
             .read(untag(handle), offset, buffer)
+    }
+
+    /// True if a read of this file waits for nothing but the disk: its bytes are in a plain file.
+    #[must_use]
+    pub fn reads_at_once(&self, handle: Handle) -> bool {
+        self.route_handle(handle)
+            .map_or(true, |at| at.stage.reads_at_once(untag(handle)))
+    }
+
+    /// How long the reply to a writer's close should be held up, because too many files wait to be
+    /// sealed.
+    #[must_use]
+    pub fn backpressure(&self, handle: Handle) -> Option<Duration> {
+        self.route_handle(handle).ok()?.stage.backpressure()
     }
 
     /// Writes all of `data` at `offset` (at the end where the file was opened with O_APPEND). When
@@ -676,6 +704,13 @@ fn untag(handle: Handle) -> Handle {
 struct Tagged {
     tag: u64,
     inner: Arc<dyn Notifier>,
+}
+
+fn tagged(tag: u64, notifier: &Arc<dyn Notifier>) -> Arc<dyn Notifier> {
+    Arc::new(Tagged {
+        tag,
+        inner: Arc::clone(notifier),
+    })
 }
 
 impl Notifier for Tagged {

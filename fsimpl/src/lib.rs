@@ -10,15 +10,20 @@
 //! ([`seal`]); the mount.
 
 mod acl;
+mod aside;
 mod backing;
+mod device;
 pub mod error;
 pub mod fs;
+mod fuse;
 mod handle;
 mod journal;
 mod lower;
 mod ops;
 mod pool;
+pub mod probe;
 pub mod seal;
+pub mod session;
 pub mod stage;
 mod tree;
 pub mod types;

@@ -67,6 +67,10 @@ struct State<S> {
 }
 
 impl<S> State<S> {
+    fn is_full(&self, limits: &PoolLimits) -> bool {
+        self.pending >= limits.pending_max || self.pending_weight >= limits.pending_weight_max
+    }
+
     /// Moves what is ripe to the normal lane.
     fn ripen(&mut self, now: Instant) {
         while let Some(first) = self.delayed.first_entry() {
@@ -133,11 +137,17 @@ pub(crate) struct Pending<S> {
 
 impl<S> Drop for Pending<S> {
     fn drop(&mut self) {
-        let mut state = self.handle.0.state.lock();
+        let shared = &self.handle.0;
+        let mut state = shared.state.lock();
+        let was_full = state.is_full(&shared.limits);
         state.pending -= 1;
         state.pending_weight -= self.weight;
+        // waking somebody costs more than many a task, so only where a wait may be over
+        let may_matter = state.pending == 0 || (was_full && !state.is_full(&shared.limits));
         drop(state);
-        self.handle.0.less.notify_all();
+        if may_matter {
+            shared.less.notify_all();
+        }
     }
 }
 
@@ -328,10 +338,7 @@ impl<S: Send + 'static> Pool<S> {
     /// Waits until the queue has room, at most `max_wait`. False if it is still full.
     pub fn admit(&self, max_wait: Duration) -> bool {
         let limits = self.handle.0.limits;
-        let fits = |s: &State<S>| {
-            s.stopping
-                || (s.pending < limits.pending_max && s.pending_weight < limits.pending_weight_max)
-        };
+        let fits = |s: &State<S>| s.stopping || !s.is_full(&limits);
         self.wait(max_wait, fits)
     }
 

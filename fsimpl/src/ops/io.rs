@@ -165,6 +165,14 @@ impl Stage {
         }
     }
 
+    pub(crate) fn reads_at_once(&self, handle: Handle) -> bool {
+        let Ok(open) = self.open.file(handle) else {
+            return true;
+        };
+        let bytes = open.inode.bytes.try_read();
+        matches!(bytes.as_deref(), Some(Bytes::Backing { .. }))
+    }
+
     pub(crate) fn flush(&self, handle: Handle) -> Result<()> {
         self.open.file(handle).map(|_| ())
     }
