@@ -178,7 +178,7 @@ impl Engine {
             live.notifier.inval_entry(Ino::ROOT, name.as_bytes());
         }
         if let Some(repo) = self.repos.write().remove(name) {
-            repo.stage.close();
+            close_stage(&repo);
         }
     }
 
@@ -213,7 +213,7 @@ impl Engine {
     pub fn close(&self) {
         let repos = std::mem::take(&mut *self.repos.write());
         for repo in repos.into_values() {
-            repo.stage.close();
+            close_stage(&repo);
         }
         if let Some(sealer) = self.sealer.get() {
             sealer.shutdown();
@@ -221,9 +221,23 @@ impl Engine {
     }
 }
 
+/// What was fsynced is safe without it; what was not survives all but a power loss.
+fn close_stage(repo: &Repo) {
+    if let Err(error) = repo.stage.close() {
+        tracing::warn!(repo = %repo.stage.repository_name(), %error, "the stage was not synced");
+    }
+}
+
 impl Drop for Engine {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+fn close(repo: &Repo) {
+    // the journal is ahead of every answer all the same: at worst the next start has more to read
+    if let Err(error) = repo.stage.close() {
+        tracing::error!("{}: the stage did not close in order: {error}", repo.name());
     }
 }
 
