@@ -234,13 +234,6 @@ impl Drop for Engine {
     }
 }
 
-fn close(repo: &Repo) {
-    // the journal is ahead of every answer all the same: at worst the next start has more to read
-    if let Err(error) = repo.stage.close() {
-        tracing::error!("{}: the stage did not close in order: {error}", repo.name());
-    }
-}
-
 fn json(reply: impl Serialize) -> Result<Value> {
     serde_json::to_value(reply).context("cannot write the answer as JSON")
 }

@@ -31,7 +31,7 @@ impl Peer {
     }
 
     /// This process.
-    #[must_use]
+    #[cfg(test)]
     pub fn this_process() -> Self {
         Self {
             uid: rustix::process::geteuid().as_raw(),

@@ -21,7 +21,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -30,10 +29,6 @@ use crate::report::{Context, Failure, Kind, Result};
 
 /// The layout's number. Version 1 is the first: there is nothing to migrate from.
 pub const FORMAT: u32 = 1;
-
-/// How long to wait for another command that holds the lock for a moment.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
-const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// A state directory of a format that this version knows.
 #[derive(Clone, Debug)]
@@ -237,21 +232,6 @@ impl State {
         let path = self.dir.join("daemon.json");
         let bytes = serde_json::to_vec_pretty(info).context("cannot write JSON")?;
         replace_file(&path, &bytes, 0o644).map_err(|e| cannot_write(&path, &e))
-    }
-
-    /// Makes this process the only user of the state, until the lock is dropped.
-    ///
-    /// # Errors
-    /// [`Kind::Busy`], with the pid, when another one is.
-    pub fn lock(&self) -> Result<Lock> {
-        let deadline = Instant::now() + LOCK_WAIT;
-        loop {
-            match self.try_lock()? {
-                Ok(lock) => return Ok(lock),
-                Err(holder) if Instant::now() >= deadline => return Err(self.busy(holder)),
-                Err(_) => std::thread::sleep(LOCK_RETRY),
-            }
-        }
     }
 
     /// The lock, or the pid of who has it.

@@ -189,7 +189,11 @@ impl From<FreezeError> for Failure {
             FreezeError::Nested(outer, inner) => {
                 Self::usage(format!("{inner} lies within {outer}; name {outer} alone"))
             }
-            _ => plain(&error),
+            FreezeError::Frozen(_) => Self {
+                kind: Kind::Busy,
+                ..plain(&error)
+            },
+            FreezeError::Fs(_) => plain(&error),
         }
     }
 }
