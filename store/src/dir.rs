@@ -202,11 +202,19 @@ impl Inner {
             }
             Err(e) => return Err(failed("store", e)),
         }
+        self.named(name)
+    }
+
+    /// What is left to do for an object that has just got its name.
+    fn named(&self, name: &ObjectName) -> Result<Stored> {
         if self.durability == Durability::Each {
             let dir = &Self::relative(name)[..2];
             raw::open_at_dir(&self.data, dir)
                 .and_then(rustix::fs::fsync)
-                .map_err(|e| failed("sync the directory of", e))?;
+                .map_err(|e| {
+                    let path = self.object_path(name);
+                    StoreError::io("sync the directory of", path, e.into())
+                })?;
         }
         Ok(Stored::New)
     }
@@ -411,7 +419,7 @@ impl ObjectStore for DirStore {
                 rustix::fs::fdatasync(&source).map_err(failed)?;
             }
             match Temp::borrowed(source).link_to(&inner.data, &Inner::relative(name)) {
-                Ok(()) => return Ok(Some(Stored::New)),
+                Ok(()) => return inner.named(name).map(Some),
                 Err(Errno::EXIST) => return inner.already_there(name).map(Some),
                 // too many links, or linking is not allowed: a copy will do
                 Err(_) => return Ok(None),

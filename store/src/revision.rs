@@ -13,7 +13,7 @@ mod walk;
 
 use std::sync::Arc;
 
-use formats::{Catalog, Hash, Name, RepoPath, Row};
+use formats::{Catalog, Content, Hash, Name, RepoPath, Row};
 use parking_lot::Mutex;
 
 use crate::lru::Lru;
@@ -112,7 +112,11 @@ impl Revision {
         };
         let found = found.map(Arc::new);
         let mut singles = self.singles.lock();
-        singles.insert(path.clone(), found.clone(), 1);
+        singles.insert(
+            path.clone(),
+            found.clone(),
+            found.as_deref().map_or(1, weight),
+        );
         while singles.weight() > self.repository.limits().single_rows {
             singles.pop_oldest(|_| true);
         }
@@ -149,11 +153,11 @@ impl Revision {
         if rows.is_empty() {
             self.require_directory(path)?;
         }
-        let weight = rows.len() as u64 + 1;
+        let total = rows.iter().map(weight).sum::<u64>() + 1;
         let limit = self.repository.limits().listing_rows;
-        if weight <= limit {
+        if total <= limit {
             let mut listings = self.listings.lock();
-            listings.insert(path.clone(), Arc::clone(&rows), weight);
+            listings.insert(path.clone(), Arc::clone(&rows), total);
             while listings.weight() > limit {
                 listings.pop_oldest(|_| true);
             }
@@ -242,6 +246,16 @@ impl Revision {
         self.repository
             .bad_catalog(place.catalog.hash(), &place.begins, fault)
     }
+}
+
+/// What a row takes in memory, in ordinary rows.
+fn weight(row: &Row) -> u64 {
+    // by size: eight chunks, or two attributes of the usual length, are a row
+    let chunks = match row.entry.regular().map(|file| &file.content) {
+        Some(Content::Chunks { chunks, .. }) => chunks.len() / 8,
+        _ => 0,
+    };
+    (1 + chunks + row.entry.xattrs.len().div_ceil(2)) as u64
 }
 
 /// The path of a row in a directory; names in a catalog are checked when they are listed.

@@ -136,6 +136,17 @@ fn a_start_later_the_files_are_still_good() {
     std::fs::remove_file(&sum).unwrap();
     assert_eq!(open(), 8);
     assert_eq!(counting.calls(Op::Open), fetches + 1);
+    // cleared away while it is in use
+    let store = shared(counting.clone());
+    let repository =
+        store::Repository::new("x.org", store, vec![], cache.path(), Limits::default());
+    let revision = Arc::new(repository.unwrap())
+        .revision(&tree.root.hash)
+        .unwrap();
+    walked(&revision, "");
+    std::fs::remove_file(&kept).unwrap();
+    assert!(revision.catalog(&path("/n")).unwrap().file().exists());
+    assert_eq!(walked(&revision, "").len(), 8);
     // what an interrupted fetch left is cleared away, what is not ours stays
     std::fs::write(cache.path().join("tmp.1.2"), b"half").unwrap();
     std::fs::write(cache.path().join("README"), b"mine").unwrap();

@@ -262,3 +262,48 @@ fn without_permission() {
     let error = put(&store, &name_of(b"x"), b"x").unwrap_err();
     assert!(matches!(error, StoreError::Denied { .. }), "{error}");
 }
+
+/// Failpoints are the whole process's.
+#[cfg(feature = "failpoints")]
+#[test]
+fn stopped_halfway() {
+    alone("tiny::inside_stopped_halfway", &[], "true");
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+#[ignore = "run by stopped_halfway"]
+fn inside_stopped_halfway() {
+    let place = the_place();
+    let store = DirStore::create(&place, Durability::Each).unwrap();
+    store.write_root(".cvmfspublished", b"old").unwrap();
+    let stopped = |at: &'static str, run: &dyn Fn() -> Option<StoreError>| {
+        fail::cfg(at, "return").unwrap();
+        let error = run().unwrap();
+        fail::remove(at);
+        assert!(
+            matches!(error, StoreError::Injected(point) if point == at),
+            "{error}"
+        );
+        assert_eq!(
+            std::fs::read_dir(place.join("data/txn")).unwrap().count(),
+            0
+        );
+    };
+    for len in [10, 200_000] {
+        let bytes = noise(6, len);
+        stopped("store::keep", &|| {
+            put(&store, &name_of(&bytes), &bytes).err()
+        });
+        assert!(!store.has(&name_of(&bytes)).unwrap());
+    }
+    stopped("store::write_root", &|| {
+        store.write_root(".cvmfspublished", b"new").err()
+    });
+    assert_eq!(store.read_root(".cvmfspublished").unwrap(), b"old");
+    // after the rename the new one is there, though the caller was not told
+    stopped("store::wrote_root", &|| {
+        store.write_root(".cvmfspublished", b"new").err()
+    });
+    assert_eq!(store.read_root(".cvmfspublished").unwrap(), b"new");
+}

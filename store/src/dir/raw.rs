@@ -210,3 +210,61 @@ impl Drop for Temp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Both ways of making a file behave alike, also where the filesystem offers only one.
+    #[test]
+    fn with_and_without_a_name() {
+        for unnamed in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join("txn")).unwrap();
+            let data = Arc::new(open_dir(dir.path()).unwrap());
+            let kind = TempKind {
+                unnamed,
+                chmod: true,
+            };
+            let names = || std::fs::read_dir(dir.path().join("txn")).unwrap().count();
+            let write = |bytes: &[u8]| {
+                let mut temp = Temp::create(&data, kind).unwrap();
+                temp.file_mut().write_all(bytes).unwrap();
+                temp
+            };
+            drop(write(b"dropped"));
+            assert_eq!(names(), 0);
+            let temp = write(b"first");
+            assert_eq!(names(), usize::from(!unnamed));
+            temp.link_to(&data, "object").unwrap();
+            assert_eq!(write(b"second").link_to(&data, "object"), Err(Errno::EXIST));
+            assert_eq!(
+                write(b"third").link_to(&data, "no/object"),
+                Err(Errno::NOENT)
+            );
+            assert_eq!(std::fs::read(dir.path().join("object")).unwrap(), b"first");
+            assert_eq!(names(), 0);
+        }
+    }
+
+    #[test]
+    fn only_a_named_file_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("txn")).unwrap();
+        let data = Arc::new(open_dir(dir.path()).unwrap());
+        for _ in 0..2 {
+            Temp::named(&data)
+                .unwrap()
+                .rename_over(&data, "root")
+                .unwrap();
+        }
+        let kind = TempKind {
+            unnamed: true,
+            chmod: false,
+        };
+        let unnamed = Temp::create(&data, kind).unwrap();
+        assert_eq!(unnamed.rename_over(&data, "root"), Err(Errno::INVAL));
+    }
+}

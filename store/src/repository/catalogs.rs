@@ -48,7 +48,8 @@ pub(super) struct Catalogs {
     /// How long a catalog may be that nothing says the length of.
     max_catalog_bytes: u64,
     counter: AtomicU64,
-    flights: Flights<Hash, Result<Arc<CatalogFile>>>,
+    /// By hash and the length that is due, which failures may depend on.
+    flights: Flights<(Hash, Option<u64>), Result<Arc<CatalogFile>>>,
     /// Files by catalog; without a handle where they lie there from before. Weighs bytes.
     files: Mutex<Lru<Hash, Option<Arc<CatalogFile>>>>,
     idle: Arc<Idle>,
@@ -107,6 +108,8 @@ impl Catalogs {
         let (here, over) = {
             let mut files = self.files.lock();
             let here = files.get(hash).and_then(|file| file.clone());
+            // somebody may have cleared the directory
+            let here = here.filter(|catalog| catalog.file.exists());
             (here, files.weight() > self.max_disk_bytes)
         };
         if over {
@@ -115,7 +118,10 @@ impl Catalogs {
         }
         let catalog = match here {
             Some(catalog) => catalog,
-            None => self.flights.run(hash, || self.load(hash, expected))?,
+            None => {
+                let flight = (*hash, expected);
+                self.flights.run(&flight, || self.load(hash, expected))?
+            }
         };
         match expected {
             Some(expected) if expected != catalog.size => Err(ObjectFault::WrongSize {
@@ -142,7 +148,8 @@ impl Catalogs {
 
     fn load(&self, hash: &Hash, expected: Option<u64>) -> Result<Arc<CatalogFile>> {
         // somebody may have landed between the look at `files` and this flight
-        if let Some(catalog) = self.files.lock().get(hash).and_then(|file| file.clone()) {
+        let here = self.files.lock().get(hash).and_then(|file| file.clone());
+        if let Some(catalog) = here.filter(|catalog| catalog.file.exists()) {
             return Ok(catalog);
         }
         let object = ObjectName::new(*hash, ObjectKind::Catalog);
