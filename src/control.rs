@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path as FilePath;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use axum::Router;
@@ -36,7 +37,9 @@ const EVENTS_WAITING: usize = 64;
 pub struct Control {
     /// Does the work.
     pub engine: Arc<Engine>,
-    /// Told once `unmount` is answered.
+    /// True while `unmount` is being answered.
+    pub ending: Arc<AtomicBool>,
+    /// Told once it is answered.
     pub stop: mpsc::Sender<()>,
     /// Takes the mount off; called with everything staged settled.
     pub unmount: Box<dyn Fn() -> Result<()> + Send + Sync>,
@@ -126,6 +129,8 @@ fn work(control: &Control, request: &Request, events: mpsc::Sender<Event>) {
     let mut result = control.engine.handle(request, &watch);
     let ends = matches!(request, Request::Unmount(_));
     if ends && result.is_ok() {
+        // from here on a vanished mount is our doing, and the answer goes out first
+        control.ending.store(true, Ordering::SeqCst);
         // what was committed or dropped stays so; a busy mount is no reason to do it again
         result = match (control.unmount)() {
             Ok(()) => result,
@@ -133,6 +138,9 @@ fn work(control: &Control, request: &Request, events: mpsc::Sender<Event>) {
         };
     }
     let stops = ends && result.is_ok();
+    if ends && !stops {
+        control.ending.store(false, Ordering::SeqCst);
+    }
     let last = match result {
         Ok(value) => Event::Done(value),
         Err(failure) => Event::Error(failure),

@@ -9,8 +9,9 @@
 //! Being killed loses nothing either: the stages' journals are always ahead of the answers given.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fsimpl::session::{self, MountError, MountOptions, Session};
@@ -35,6 +36,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const DETACH_WAIT: Duration = Duration::from_secs(5);
 /// How long to wait for another command to let the state's lock go.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long answers that are being given may take at the end.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Commits and checks that run at one time; more wait.
 const BLOCKING_THREADS_MAX: usize = 64;
 
@@ -60,6 +63,7 @@ pub fn run(
     let state = State::create(&settings.state_dir)?;
     let lock = only_daemon(&state)?;
     let mountpoint = mountpoint(&settings, wanted)?;
+    take_off_stale(&state, &mountpoint, watch);
     let engine = Arc::new(Engine::new(state, settings, lock));
     let fs = open_all(&engine, watch)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -91,8 +95,11 @@ pub fn run(
         info: info.clone(),
     });
     let (stop, stopped) = mpsc::channel(1);
+    let (close, mut closing) = tokio::sync::watch::channel(());
+    let ending = Arc::new(AtomicBool::new(false));
     let control = Arc::new(Control {
         engine: Arc::clone(&engine),
+        ending: Arc::clone(&ending),
         stop,
         unmount: {
             let session = Arc::clone(&session);
@@ -100,7 +107,12 @@ pub fn run(
         },
     });
     let service = control::router(control).into_make_service_with_connect_info::<control::Caller>();
-    runtime.spawn(async move { axum::serve(listener, service).await });
+    let answering = runtime.spawn(async move {
+        let closed = async move { drop(closing.changed().await) };
+        axum::serve(listener, service)
+            .with_graceful_shutdown(closed)
+            .await
+    });
     if let Some((listener, _)) = http {
         let service = serve::router(storages(&engine));
         runtime.spawn(async move { axum::serve(listener, service).await });
@@ -115,12 +127,19 @@ pub fn run(
     tracing::info!(pid = info.pid, "mounted on {}", info.mountpoint.display());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     ready(&info);
-    let why = runtime.block_on(until_end(&session, stopped))?;
+    let why = runtime.block_on(until_end(&session, &ending, stopped))?;
     tracing::info!("ending: {why:?}");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let result = go_down(&engine, &session, why);
-    // answers that are on their way get out
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    // answers that are on their way get out, and commits that are under way get done
+    let _ = close.send(());
+    if runtime
+        .block_on(async { tokio::time::timeout(ANSWER_WAIT, answering).await })
+        .is_err()
+    {
+        tracing::warn!("somebody still waits for an answer, and gets none");
+    }
+    runtime.shutdown_timeout(ANSWER_WAIT);
     let _ = std::fs::remove_file(&socket);
     engine.close();
     result
@@ -188,6 +207,25 @@ fn mountpoint(settings: &Settings, wanted: &Wanted) -> Result<PathBuf> {
         ))?;
     }
     Ok(path.clone())
+}
+
+/// An earlier daemon of this state that died elsewhere left its mount there. One at our own place is
+/// taken off by mounting.
+fn take_off_stale(state: &State, mountpoint: &Path, watch: &dyn Watch) {
+    let Some(last) = state.daemon_info() else {
+        return;
+    };
+    if last.mountpoint != mountpoint && session::is_stale(&last.mountpoint) {
+        let place = last.mountpoint.display();
+        match session::unmount(&last.mountpoint, true) {
+            Ok(()) => watch.note(&format!(
+                "took off what a dead daemon had mounted on {place}"
+            )),
+            Err(e) => watch.note(&format!(
+                "warning: a dead daemon's mount is left on {place}: {e}"
+            )),
+        }
+    }
 }
 
 fn mount_options(engine: &Engine) -> MountOptions {
@@ -289,7 +327,11 @@ fn follow(engine: &std::sync::Weak<Engine>) {
     }
 }
 
-async fn until_end(session: &Session, mut stopped: mpsc::Receiver<()>) -> Result<Why> {
+async fn until_end(
+    session: &Session,
+    ending: &AtomicBool,
+    mut stopped: mpsc::Receiver<()>,
+) -> Result<Why> {
     let mut term = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut int = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
     let mut look = tokio::time::interval(LOOK_INTERVAL);
@@ -298,7 +340,11 @@ async fn until_end(session: &Session, mut stopped: mpsc::Receiver<()>) -> Result
             _ = term.recv() => return Ok(Why::Signal),
             _ = int.recv() => return Ok(Why::Signal),
             _ = stopped.recv() => return Ok(Why::Asked),
-            _ = look.tick() => if session.is_finished() { return Ok(Why::Unmounted) },
+            _ = look.tick() => {
+                if session.is_finished() && !ending.load(Ordering::SeqCst) {
+                    return Ok(Why::Unmounted);
+                }
+            }
         }
     }
 }

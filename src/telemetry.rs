@@ -15,6 +15,9 @@ use crate::report::{Context, Failure, Result};
 /// A log of this size is set aside when a daemon starts; one older log is kept.
 const LOG_BYTES_MAX: u64 = 16 << 20;
 
+/// Libraries whose every step is news to themselves only; naming them in the filter overrides this.
+const CHATTY: &str = "fjall=warn,lsm_tree=warn,";
+
 /// Where messages go.
 #[derive(Debug)]
 pub enum Sink<'a> {
@@ -29,11 +32,13 @@ pub enum Sink<'a> {
 /// # Errors
 /// A filter that makes no sense; a log file that cannot be opened.
 pub fn start(level: &str, sink: &Sink<'_>) -> Result<()> {
-    let filter = EnvFilter::builder().parse(level).map_err(|e| {
-        Failure::usage(format!("{level:?} is no log level"))
-            .because(&e)
-            .hint("one of error, warn, info, debug, trace; or by module: \"info,fsimpl=debug\"")
-    })?;
+    let filter = EnvFilter::builder()
+        .parse(format!("{CHATTY}{level}"))
+        .map_err(|e| {
+            Failure::usage(format!("{level:?} is no log level"))
+                .because(&e)
+                .hint("one of error, warn, info, debug, trace; or by module: \"info,fsimpl=debug\"")
+        })?;
     let layer = match sink {
         Sink::File(path) => {
             set_aside(path);

@@ -11,6 +11,8 @@ use crate::state::DaemonInfo;
 pub struct Status {
     /// The daemon behind the mount; none if nothing is mounted.
     pub daemon: Option<DaemonInfo>,
+    /// Where a daemon that died has left its mount.
+    pub stale_mount: Option<String>,
     /// The state directory.
     pub state_dir: String,
     /// Each repository.

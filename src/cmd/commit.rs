@@ -19,6 +19,7 @@ pub fn run(context: &Context, args: Commit) -> Result<ExitCode> {
     for note in notes {
         context.display.note(&note);
     }
+    let tag = args.tag.clone();
     let request = Request::Commit(api::Commit {
         repo,
         paths: paths.into_iter().map(PathText).collect(),
@@ -36,11 +37,13 @@ pub fn run(context: &Context, args: Commit) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let committed: Committed = context.ask(&request)?;
-    print(args.json.json, &committed, describe)?;
+    print(args.json.json, &committed, |done| {
+        describe(done, tag.as_deref())
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(done: &Committed) -> String {
+fn describe(done: &Committed, tag: Option<&str>) -> String {
     let mut out = String::new();
     if !done.published {
         let _ = writeln!(
@@ -48,6 +51,13 @@ fn describe(done: &Committed) -> String {
             "{}: nothing to publish; revision {} stands",
             done.repo, done.revision
         );
+        if let Some(tag) = tag {
+            let _ = writeln!(
+                out,
+                "  {tag} is not set; `prepub tag add {} {tag}` names revision {}",
+                done.repo, done.revision
+            );
+        }
         remarks(
             &mut out,
             "left out, open for writing",

@@ -40,6 +40,12 @@ fn describe(status: &reply::Status) -> String {
         }
         None => out.push_str("not mounted\n"),
     }
+    if let Some(place) = &status.stale_mount {
+        let _ = writeln!(
+            out,
+            "a daemon that died has left its mount on {place}; `prepub mount` recovers it"
+        );
+    }
     if status.repositories.is_empty() {
         out.push_str("no repositories; `prepub mkfs NAME` makes one\n");
     }

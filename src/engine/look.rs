@@ -61,9 +61,16 @@ impl Engine {
             .collect();
         Ok(reply::Status {
             daemon: self.live().map(|live| live.info.clone()),
+            stale_mount: self.stale_mount(),
             state_dir: self.state.dir().display().to_string(),
             repositories,
         })
+    }
+
+    fn stale_mount(&self) -> Option<String> {
+        let last = self.state.daemon_info()?.mountpoint;
+        let stale = self.live().is_none() && fsimpl::session::is_stale(&last);
+        stale.then(|| last.display().to_string())
     }
 
     fn status_of(&self, name: &str, wait: bool, watch: &dyn Watch) -> RepoStatus {
