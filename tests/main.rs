@@ -2,6 +2,7 @@
 //!
 //! Tests that need `/dev/fuse`, root or the official CVMFS tools say so plainly when they skip.
 
+mod cli;
 mod crash;
 mod faults;
 mod golden;

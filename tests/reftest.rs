@@ -12,14 +12,17 @@
 //! ```
 
 mod judge;
+mod library;
 mod model;
 mod ops;
 mod plain;
+mod published;
 
 use std::time::Duration;
 
 use crate::support::is_root;
 use judge::Terms;
+use library::Library;
 use model::Rules;
 use ops::Abilities;
 use plain::Plain;
@@ -83,5 +86,33 @@ fn plain_directory() {
             Plain::new(root)
         };
         judge::explore(seed, operations(400), &terms, &fresh);
+    }
+}
+
+/// The staging tree through the library's operations.
+#[test]
+fn library() {
+    let can = Abilities {
+        stage: true,
+        kill: false,
+        root: true,
+        devices: true,
+    };
+    let terms = Terms {
+        can,
+        rules: Rules {
+            // the library asks nobody whether it may
+            uid: 1000,
+            gid: 100,
+            umask: 0o027,
+        },
+        stride: 8,
+        dir_sizes: true,
+        shrink: Duration::from_secs(60),
+    };
+    for seed in seeds(40) {
+        judge::explore(seed, operations(400), &terms, &|seed| {
+            Library::new(seed, terms.rules)
+        });
     }
 }

@@ -224,6 +224,7 @@ fn look(mountpoint: &Path) -> Result<Found, MountError> {
     for mount in table.split(|b| *b == b'\n').filter_map(parse_mountinfo) {
         if mount.mountpoint == mountpoint {
             found = match mount.fstype.as_str() {
+                "fuse.prepub" if is_deaf(mountpoint) => Found::Stale,
                 "fuse.prepub" => Found::Prepub,
                 _ => Found::Other {
                     fstype: mount.fstype,
@@ -233,6 +234,12 @@ fn look(mountpoint: &Path) -> Result<Found, MountError> {
         }
     }
     Ok(found)
+}
+
+/// True if nobody answers any more. The kernel may know the attributes of a dead mount's root for
+/// as long as they were said to hold; how much room there is it has to ask.
+fn is_deaf(mountpoint: &Path) -> bool {
+    rustix::fs::statfs(mountpoint).is_err_and(|e| e == Errno::NOTCONN)
 }
 
 /// True if a live prepub is mounted there.

@@ -60,12 +60,7 @@ struct Failure {
 }
 
 /// Draws `count` operations from `seed` and runs them; panics with what failed.
-pub fn explore<S: Subject>(
-    seed: u64,
-    count: usize,
-    terms: &Terms,
-    fresh: &dyn Fn(u64) -> S,
-) {
+pub fn explore<S: Subject>(seed: u64, count: usize, terms: &Terms, fresh: &dyn Fn(u64) -> S) {
     let mut generator = Generator::new(seed, terms.can);
     let mut run = Run::new(fresh(seed), terms);
     let mut failure = None;
@@ -82,13 +77,19 @@ pub fn explore<S: Subject>(
     // the subject goes before another is made: two daemons on one machine disturb each other
     drop(run);
     let failure = shorten(Failure { done, why }, terms, &|| fresh(seed));
-    panic!("seed {seed} (PREPUB_SEED={seed} runs it alone){}", tell(&failure));
+    panic!(
+        "seed {seed} (PREPUB_SEED={seed} runs it alone){}",
+        tell(&failure)
+    );
 }
 
 /// Runs a list of operations; what failed.
 fn replay<S: Subject>(ops: &[Op], terms: &Terms, subject: S) -> Option<Failure> {
     // a comparison after each operation tells which of them did it
-    let terms = Terms { stride: 1, ..*terms };
+    let terms = Terms {
+        stride: 1,
+        ..*terms
+    };
     let mut run = Run::new(subject, &terms);
     let failure = ops.iter().find_map(|op| run.step(op.clone()).err());
     let why = failure.or_else(|| run.compare_all().err())?;
@@ -183,7 +184,9 @@ impl<'a, S: Subject> Run<'a, S> {
         };
         let got = self.subject.apply(&op);
         if wanted != got {
-            return Err(format!("{op:?}\n  has to answer {wanted:?}\n  but answers   {got:?}"));
+            return Err(format!(
+                "{op:?}\n  has to answer {wanted:?}\n  but answers   {got:?}"
+            ));
         }
         match op {
             Op::Commit { .. } if got == Answer::Done => {
@@ -234,7 +237,9 @@ impl<'a, S: Subject> Run<'a, S> {
         };
         let mut problems = Vec::new();
         if was_clean && self.revision != Some(revision) {
-            problems.push(format!("nothing was staged, but revision {revision} was made"));
+            problems.push(format!(
+                "nothing was staged, but revision {revision} was made"
+            ));
         }
         self.revision = Some(revision);
         let wanted: BTreeMap<Path, Expected<'_>> = self

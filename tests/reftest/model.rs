@@ -225,7 +225,10 @@ impl Model {
 
     /// All paths but the root.
     pub fn paths(&self) -> Vec<Path> {
-        self.tree().into_keys().filter(|p| *p != Path::root()).collect()
+        self.tree()
+            .into_keys()
+            .filter(|p| *p != Path::root())
+            .collect()
     }
 
     /// All directories.

@@ -134,33 +134,115 @@ pub enum Writers {
 /// One operation. `slot` counts open files; opening closes what was open there.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Open { slot: usize, path: Path, how: How, perm: u16 },
-    Close { slot: usize },
-    Write { slot: usize, offset: u64, fill: Fill },
-    Read { slot: usize, offset: u64, length: usize },
-    Resize { slot: usize, size: u64 },
-    Space { slot: usize, offset: u64, length: u64, how: Space },
-    Copy { from: usize, from_offset: u64, to: usize, to_offset: u64, length: u64 },
-    Sync { slot: usize },
+    Open {
+        slot: usize,
+        path: Path,
+        how: How,
+        perm: u16,
+    },
+    Close {
+        slot: usize,
+    },
+    Write {
+        slot: usize,
+        offset: u64,
+        fill: Fill,
+    },
+    Read {
+        slot: usize,
+        offset: u64,
+        length: usize,
+    },
+    Resize {
+        slot: usize,
+        size: u64,
+    },
+    Space {
+        slot: usize,
+        offset: u64,
+        length: u64,
+        how: Space,
+    },
+    Copy {
+        from: usize,
+        from_offset: u64,
+        to: usize,
+        to_offset: u64,
+        length: u64,
+    },
+    Sync {
+        slot: usize,
+    },
     /// open(O_CREAT | O_TRUNC), write, close.
-    Put { path: Path, fill: Fill },
-    Truncate { path: Path, size: u64 },
-    Mkdir { path: Path, perm: u16 },
-    Rmdir { path: Path },
-    Unlink { path: Path },
-    Rename { from: Path, to: Path, how: Moving },
-    Link { from: Path, to: Path },
-    Symlink { path: Path, target: Vec<u8> },
-    Mknod { path: Path, perm: u16, what: Making },
-    Chmod { path: Path, perm: u16 },
-    Chown { path: Path, uid: u32, gid: u32 },
-    Utimens { path: Path, secs: i64, nanos: u32 },
-    Setxattr { path: Path, name: &'static str, value: Vec<u8>, how: Setting },
-    Removexattr { path: Path, name: &'static str },
+    Put {
+        path: Path,
+        fill: Fill,
+    },
+    Truncate {
+        path: Path,
+        size: u64,
+    },
+    Mkdir {
+        path: Path,
+        perm: u16,
+    },
+    Rmdir {
+        path: Path,
+    },
+    Unlink {
+        path: Path,
+    },
+    Rename {
+        from: Path,
+        to: Path,
+        how: Moving,
+    },
+    Link {
+        from: Path,
+        to: Path,
+    },
+    Symlink {
+        path: Path,
+        target: Vec<u8>,
+    },
+    Mknod {
+        path: Path,
+        perm: u16,
+        what: Making,
+    },
+    Chmod {
+        path: Path,
+        perm: u16,
+    },
+    Chown {
+        path: Path,
+        uid: u32,
+        gid: u32,
+    },
+    Utimens {
+        path: Path,
+        secs: i64,
+        nanos: u32,
+    },
+    Setxattr {
+        path: Path,
+        name: &'static str,
+        value: Vec<u8>,
+        how: Setting,
+    },
+    Removexattr {
+        path: Path,
+        name: &'static str,
+    },
     /// Publishes what is staged at and below a path.
-    Commit { path: Path, writers: Writers },
+    Commit {
+        path: Path,
+        writers: Writers,
+    },
     /// Drops what is staged at and below a path.
-    Abort { path: Path },
+    Abort {
+        path: Path,
+    },
     /// Stops in good order and starts again. Open files are closed first.
     Restart,
     /// Dies and starts again.
@@ -177,6 +259,8 @@ pub enum Answer {
     Bytes(Vec<u8>),
     /// An errno, or one of [`refusal`].
     Failed(i32),
+    /// Never right.
+    Other(String),
 }
 
 impl fmt::Debug for Answer {
@@ -186,6 +270,7 @@ impl fmt::Debug for Answer {
             Self::Count(n) => write!(f, "{n}"),
             Self::Bytes(bytes) => write!(f, "{} bytes, {}", bytes.len(), digest(bytes)),
             Self::Failed(errno) => write!(f, "failed: {errno}"),
+            Self::Other(why) => f.write_str(why),
         }
     }
 }
@@ -203,8 +288,6 @@ pub mod refusal {
     pub const OPEN_FILES: i32 = 1001;
     pub const REPLACED_ANCESTOR: i32 = 1002;
     pub const NOT_FOUND: i32 = 1003;
-    /// Anything else: never right.
-    pub const OTHER: i32 = 1999;
 }
 
 /// Reproducible random numbers (splitmix64).
@@ -259,7 +342,15 @@ pub const SLOTS: usize = 4;
 /// The file that makes a directory the root of a catalog.
 pub const MARKER: &[u8] = b".cvmfscatalog";
 const NAMES: [&[u8]; 9] = [
-    b"a", b"b", b"c", b"d.x", b"e e", b".h", b"\xff\xfe", b"n\n", b"a.b",
+    b"a",
+    b"b",
+    b"c",
+    b"d.x",
+    b"e e",
+    b".h",
+    b"\xff\xfe",
+    b"n\n",
+    b"a.b",
 ];
 const XATTRS: [&str; 3] = ["user.one", "user.two", "user.three"];
 const OWNERS: [u32; 4] = [0, 1000, 65_534, 4_294_967_294];
@@ -429,9 +520,12 @@ impl Draw<'_> {
                 slot,
                 offset: self.offset(),
                 length: 1 + self.offset(),
-                how: *self
-                    .dice()
-                    .pick(&[Space::Allocate, Space::KeepSize, Space::Punch, Space::Punch]),
+                how: *self.dice().pick(&[
+                    Space::Allocate,
+                    Space::KeepSize,
+                    Space::Punch,
+                    Space::Punch,
+                ]),
             },
             15..=16 => {
                 let whole = self.dice().one_in(3);
@@ -542,9 +636,12 @@ impl Draw<'_> {
             path,
             name,
             value: value.bytes(),
-            how: *self
-                .dice()
-                .pick(&[Setting::Any, Setting::Any, Setting::Create, Setting::Replace]),
+            how: *self.dice().pick(&[
+                Setting::Any,
+                Setting::Any,
+                Setting::Create,
+                Setting::Replace,
+            ]),
         }
     }
 
@@ -592,9 +689,9 @@ impl Draw<'_> {
     }
 
     fn perm(&mut self, dir: bool) -> u16 {
-        let perm: u16 = *self
-            .dice()
-            .pick(&[0o755, 0o644, 0o700, 0o777, 0o640, 0o000, 0o2775, 0o6755, 0o1711, 0o2644]);
+        let perm: u16 = *self.dice().pick(&[
+            0o755, 0o644, 0o700, 0o777, 0o640, 0o000, 0o2775, 0o6755, 0o1711, 0o2644,
+        ]);
         match (dir, self.own.can.root) {
             (true, true) => perm,
             (true, false) => perm | 0o700,

@@ -264,7 +264,9 @@ impl Subject for Plain {
             if seen.kind == Kind::Directory {
                 let listing = fs::read_dir(&at).unwrap_or_else(|e| panic!("{path:?}: {e}"));
                 for entry in listing {
-                    let name = entry.unwrap_or_else(|e| panic!("{path:?}: {e}")).file_name();
+                    let name = entry
+                        .unwrap_or_else(|e| panic!("{path:?}: {e}"))
+                        .file_name();
                     left.push(path.join(name.as_bytes()));
                 }
             }

@@ -56,7 +56,7 @@ pub(super) fn store_bytes(
         Stored::Present
     } else {
         fail::fail_point!("seal::store", |_| Err(
-            StoreError::Injected("seal::store").into()
+            store::StoreError::Injected("seal::store").into()
         ));
         store::put(objects, &name, stored)?
     };
@@ -115,7 +115,7 @@ pub(super) fn store_part(
     let hashed = compressor.finish().map_err(refused)?;
     let hash = hashed.hasher.finish();
     fail::fail_point!("seal::store", |_| Err(
-        StoreError::Injected("seal::store").into()
+        store::StoreError::Injected("seal::store").into()
     ));
     let outcome = hashed.pending.keep(&ObjectName::new(hash, kind))?;
     counters.stored(outcome, hashed.bytes);
