@@ -60,7 +60,7 @@ impl Default for LogLevel {
 }
 
 /// `[mount]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MountSection {
     /// Other users than the daemon's may enter the mount; the kernel checks permissions. Absent:
@@ -68,15 +68,6 @@ pub struct MountSection {
     pub allow_other: Option<bool>,
     /// Threads that take requests from the kernel; 0: one a core, at least 2.
     pub threads: usize,
-}
-
-impl Default for MountSection {
-    fn default() -> Self {
-        Self {
-            allow_other: None,
-            threads: 0,
-        }
-    }
 }
 
 /// `[stage]`

@@ -79,7 +79,7 @@ impl Names for [(&str, u64)] {
 fn render(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
     let mut best = units[0];
     for unit in units {
-        if value != 0 && value % unit.1 == 0 && unit.1 > best.1 {
+        if value != 0 && value.is_multiple_of(unit.1) && unit.1 > best.1 {
             best = *unit;
         }
     }
