@@ -14,16 +14,18 @@
 mod judge;
 mod library;
 mod model;
+mod mounted;
 mod ops;
 mod plain;
 mod published;
 
 use std::time::Duration;
 
-use crate::support::is_root;
+use crate::support::{can_mount, is_root, skip_unless};
 use judge::Terms;
 use library::Library;
 use model::Rules;
+use mounted::Mounted;
 use ops::Abilities;
 use plain::Plain;
 
@@ -68,6 +70,7 @@ fn plain_directory() {
         kill: false,
         root: is_root(),
         devices: false,
+        any_target: true,
     };
     let terms = Terms {
         can,
@@ -97,6 +100,7 @@ fn library() {
         kill: false,
         root: true,
         devices: true,
+        any_target: true,
     };
     let terms = Terms {
         can,
@@ -114,5 +118,30 @@ fn library() {
         judge::explore(seed, operations(400), &terms, &|seed| {
             Library::new(seed, terms.rules)
         });
+    }
+}
+
+/// The staging tree through a mount and the program.
+#[test]
+fn mounted() {
+    if skip_unless(can_mount(), "/dev/fuse") {
+        return;
+    }
+    let can = Abilities {
+        stage: true,
+        kill: true,
+        root: is_root(),
+        devices: false,
+        any_target: false,
+    };
+    let terms = Terms {
+        can,
+        rules: rules(),
+        stride: 10,
+        dir_sizes: true,
+        shrink: Duration::from_secs(120),
+    };
+    for seed in seeds(4) {
+        judge::explore(seed, operations(300), &terms, &Mounted::new);
     }
 }

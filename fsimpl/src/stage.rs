@@ -99,6 +99,23 @@ pub struct OpenFile {
     pub path: RepoPath,
     /// By which process; 0 where the kernel did not say.
     pub pid: u32,
+    /// Its name; empty if it is gone or cannot be seen.
+    pub command: String,
+}
+
+impl OpenFile {
+    /// `thread` is whom the kernel names: one thread of the process that people know.
+    fn new(path: RepoPath, thread: u32) -> Self {
+        let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+        let field = |key: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(key));
+            value.map(|value| value.trim().to_owned())
+        };
+        let pid = field("Tgid:").and_then(|pid| pid.parse().ok()).unwrap_or(thread);
+        let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+        let command = name(pid).map(|name| name.trim_end().to_owned()).unwrap_or_default();
+        Self { path, pid, command }
+    }
 }
 
 /// A file that could not be sealed.

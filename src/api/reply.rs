@@ -79,8 +79,10 @@ impl Staged {
 pub struct OpenFile {
     /// Which.
     pub path: PathText,
-    /// By whom; 0 if unknown.
+    /// By which process; 0 if unknown.
     pub pid: u32,
+    /// Its name; empty if unknown.
+    pub command: String,
 }
 
 /// Something wrong.

@@ -139,7 +139,7 @@ pub fn losses(
 pub fn open_file(file: &OpenFile) -> String {
     match file.pid {
         0 => file.path.to_string(),
-        pid => format!("{} (process {pid})", file.path),
+        pid => format!("{} (process {pid} {})", file.path, file.command),
     }
 }
 

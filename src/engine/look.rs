@@ -204,6 +204,7 @@ pub fn open_file(file: &fsimpl::OpenFile) -> OpenFile {
     OpenFile {
         path: (&file.path).into(),
         pid: file.pid,
+        command: file.command.clone(),
     }
 }
 

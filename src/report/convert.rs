@@ -173,7 +173,7 @@ impl From<FreezeError> for Failure {
             FreezeError::OpenFiles(files) => Self::new(Kind::OpenFiles, open_files(files.len()))
                 .paths(files.iter().map(|f| match f.pid {
                     0 => f.path.to_string(),
-                    pid => format!("{} (process {pid})", f.path),
+                    pid => format!("{} (process {pid} {})", f.path, f.command),
                 }))
                 .hint("close them; or --wait longer; or --open-files skip leaves them out"),
             FreezeError::Unsealed(files) => Self::new(

@@ -335,6 +335,8 @@ pub struct Abilities {
     pub root: bool,
     /// Device nodes.
     pub devices: bool,
+    /// What is committed or aborted can be named in any bytes, not in UTF-8 alone.
+    pub any_target: bool,
 }
 
 /// Open files at a time.
@@ -435,7 +437,7 @@ impl Draw<'_> {
         match self.dice().below(20) {
             0..=8 => Op::Commit {
                 path: if self.dice().one_in(3) {
-                    self.any_path()
+                    self.target()
                 } else {
                     Path::root()
                 },
@@ -449,7 +451,7 @@ impl Draw<'_> {
                 path: if self.dice().one_in(5) {
                     Path::root()
                 } else {
-                    self.any_path()
+                    self.target()
                 },
             },
             12..=13 => Op::Seal,
@@ -715,12 +717,13 @@ impl Draw<'_> {
         self.paths[at].clone()
     }
 
-    /// Something that exists, or the root.
-    fn any_path(&mut self) -> Path {
-        if self.dice().one_in(8) {
-            return Path::root();
+    /// Something that can be committed or aborted.
+    fn target(&mut self) -> Path {
+        let path = self.some_path();
+        match self.own.can.any_target || std::str::from_utf8(&path.0).is_ok() {
+            true => path,
+            false => Path::root(),
         }
-        self.some_path()
     }
 
     /// A name in a directory that exists, mostly; often it does not exist yet.

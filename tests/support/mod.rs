@@ -135,7 +135,7 @@ impl Sandbox {
         serde_json::from_str(&self.ok(command)).expect("one JSON object")
     }
 
-    /// Runs the program, expects this exit code, returns what it said on stderr.
+    /// Runs the program, expects this exit code, returns all that it said.
     #[track_caller]
     pub fn fails<I, S>(&self, code: i32, args: I) -> String
     where
@@ -143,7 +143,8 @@ impl Sandbox {
         S: AsRef<OsStr>,
     {
         let output = self.run(args);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
         assert_eq!(output.status.code(), Some(code), "{text}");
         text
     }

@@ -207,7 +207,7 @@ impl Stage {
             let below = |path: &RepoPath| targets.iter().any(|target| path.is_within(target));
             let paths = tree.paths_of(inode.ino);
             if let Some(path) = paths.into_iter().find(below) {
-                open.push((inode.ino, OpenFile { path, pid }));
+                open.push((inode.ino, OpenFile::new(path, pid)));
             }
         }
         open.sort_by(|a, b| a.1.path.cmp(&b.1.path));

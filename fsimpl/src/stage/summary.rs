@@ -46,7 +46,7 @@ impl Stage {
         for open in self.open.all() {
             let pid = open.state.lock().writers.first().map(|(_, pid)| *pid);
             if let Some((pid, path)) = pid.zip(tree.view_path(open.ino)) {
-                summary.open_files.push(OpenFile { path, pid });
+                summary.open_files.push(OpenFile::new(path, pid));
             }
         }
         summary.open_files.sort_by(|a, b| a.path.cmp(&b.path));
