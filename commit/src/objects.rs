@@ -159,9 +159,6 @@ fn store_one(
     staged: &dyn ObjectStore,
     storage: &dyn ObjectStore,
 ) -> Result<Option<u64>, StoreError> {
-    if storage.has(name)? {
-        return Ok(None);
-    }
     match store::transfer(staged, storage, name, false)? {
         Stored::New => Ok(Some(staged.stored_size(name)?.unwrap_or_default())),
         Stored::Present => Ok(None),

@@ -1,6 +1,6 @@
 //! What a commit promises, seen from outside.
 
-#![allow(clippy::print_stderr, reason = "a test that skips says so")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a test that skips says so")]
 
 mod support;
 
@@ -8,6 +8,7 @@ mod golden;
 mod model;
 mod official;
 mod publish;
+mod scale;
 mod resign;
 mod rmfs;
 mod rollback;

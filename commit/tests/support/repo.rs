@@ -65,7 +65,15 @@ impl Repo {
 
     /// With other lines of `server.conf`.
     pub fn with(settings: &[(&str, &str)]) -> Self {
-        let dir = fast_dir();
+        Self::in_dir(fast_dir(), settings)
+    }
+
+    /// Where syncs cost what they cost.
+    pub fn on_disk() -> Self {
+        Self::in_dir(tempfile::tempdir().unwrap(), &[])
+    }
+
+    fn in_dir(dir: TempDir, settings: &[(&str, &str)]) -> Self {
         let settings = settings
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
