@@ -293,8 +293,6 @@ pub struct Progress {
 pub enum Step {
     /// Repositories are opened and their stages recovered.
     Recover,
-    /// Open files are waited for.
-    OpenFiles,
     /// Files are sealed.
     Seal,
     /// Objects go into the storage.

@@ -48,6 +48,8 @@ pub struct Context {
 /// # Errors
 /// Whatever it fails with.
 pub fn run(cli: Cli) -> Result<ExitCode> {
+    // what is published is for everybody; what is not is given narrower modes where it is made
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // neither needs a configuration that can be read
     match &cli.command {
         Command::Util(args) => return util::run(args),

@@ -9,6 +9,7 @@
 //! publishing parameters are not here: they are CVMFS's own, in its `server.conf`.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -281,7 +282,11 @@ impl Settings {
         let path = overrides.config.as_ref().unwrap_or(&places.config);
         let (mut file, source) = match std::fs::read_to_string(path) {
             Ok(text) => (parse(&text, path)?, Some(path.clone())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && overrides.config.is_none() => {
+            // after `su` without a login HOME is another user's: that is not our configuration
+            Err(e)
+                if overrides.config.is_none()
+                    && matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
+            {
                 (File::default(), None)
             }
             Err(e) => {

@@ -5,7 +5,7 @@
 //! down  settle staged changes (on_unmount), unmount, close the stages, let the lock go
 //! ```
 //!
-//! It goes down on SIGTERM and SIGINT, on `prepub unmount`, and when somebody else unmounts it.
+//! It goes down on SIGTERM, SIGINT and SIGHUP, on `prepub unmount`, and when somebody else unmounts it.
 //! Being killed loses nothing either: the stages' journals are always ahead of the answers given.
 
 use std::net::SocketAddr;
@@ -36,6 +36,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const DETACH_WAIT: Duration = Duration::from_secs(5);
 /// How long to wait for another command to let the state's lock go.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long a commit that is under way may go on at the end; service managers wait for 90 s.
+const COMMIT_WAIT: Duration = Duration::from_secs(60);
 /// How long answers that are being given may take at the end.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Commits and checks that run at one time; more wait.
@@ -91,7 +93,6 @@ pub fn run(
     engine.state().write_daemon_info(&info)?;
     engine.go_live(Live {
         fs,
-        notifier: Arc::clone(session.notifier()),
         info: info.clone(),
     });
     let (stop, stopped) = mpsc::channel(1);
@@ -130,9 +131,10 @@ pub fn run(
     let why = runtime.block_on(until_end(&session, &ending, stopped))?;
     tracing::info!("ending: {why:?}");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    let result = go_down(&engine, &session, why);
-    // answers that are on their way get out, and commits that are under way get done
+    // nothing new is taken on
     let _ = close.send(());
+    let result = go_down(&engine, &session, why);
+    // answers that are on their way get out
     if runtime
         .block_on(async { tokio::time::timeout(ANSWER_WAIT, answering).await })
         .is_err()
@@ -154,7 +156,6 @@ enum Why {
 }
 
 fn prepare_process() {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // a staged tree may have many files open
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
@@ -334,11 +335,13 @@ async fn until_end(
 ) -> Result<Why> {
     let mut term = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut int = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot wait for signals")?;
     let mut look = tokio::time::interval(LOOK_INTERVAL);
     loop {
         tokio::select! {
             _ = term.recv() => return Ok(Why::Signal),
             _ = int.recv() => return Ok(Why::Signal),
+            _ = hang_up.recv() => return Ok(Why::Signal),
             _ = stopped.recv() => return Ok(Why::Asked),
             _ = look.tick() => {
                 if session.is_finished() && !ending.load(Ordering::SeqCst) {
@@ -350,6 +353,12 @@ async fn until_end(
 }
 
 fn go_down(engine: &Engine, session: &Session, why: Why) -> Result<()> {
+    for repo in engine.open_repos() {
+        // one that takes longer is found done or not done at the next start
+        if repo.turn.try_lock_for(COMMIT_WAIT).is_none() {
+            tracing::warn!("{}: ending in the middle of a commit", repo.name());
+        }
+    }
     if why != Why::Asked {
         hook::before_unmount(engine, Staged::Configured, &Logging)?;
     }

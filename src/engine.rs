@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use fsimpl::Fs;
 use fsimpl::seal::{Sealer, SealerLimits};
-use fsimpl::{Fs, Ino, Notifier};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde_json::Value;
@@ -41,24 +41,8 @@ pub struct Engine {
 pub struct Live {
     /// The mounted filesystem.
     pub fs: Arc<Fs>,
-    /// Hears of changes made behind the kernel's back.
-    pub notifier: Arc<dyn Notifier>,
     /// What the daemon says of itself.
     pub info: DaemonInfo,
-}
-
-impl Live {
-    /// Shows a repository that was opened while mounted.
-    fn add(&self, repo: &Repo) -> Result<()> {
-        let name = repo.name();
-        self.fs
-            .add_repository(Arc::clone(&repo.stage))
-            .context(format_args!("cannot show {name} below the mount"))?;
-        self.fs.set_notifier(&self.notifier);
-        // the kernel may remember that there is no such name
-        self.notifier.inval_entry(Ino::ROOT, name.as_bytes());
-        Ok(())
-    }
 }
 
 impl Engine {
@@ -157,7 +141,9 @@ impl Engine {
             tracing::error!("{name}: an interrupted commit cannot be resumed yet: {failure}");
         }
         if let Some(live) = self.live() {
-            live.add(&repo)?;
+            live.fs
+                .add_repository(Arc::clone(&repo.stage))
+                .context(format_args!("cannot show {name} below the mount"))?;
         }
         self.repos
             .write()
@@ -175,7 +161,6 @@ impl Engine {
     fn forget(&self, name: &str) {
         if let Some(live) = self.live() {
             live.fs.remove_repository(name);
-            live.notifier.inval_entry(Ino::ROOT, name.as_bytes());
         }
         if let Some(repo) = self.repos.write().remove(name) {
             close_stage(&repo);

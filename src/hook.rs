@@ -53,7 +53,10 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
         paths => paths.iter().map(|p| p.0.clone()).collect(),
     };
     let open_files = match args.open_files.unwrap_or(defaults.open_files) {
-        OpenFiles::Wait => fsimpl::OpenFiles::Wait(wait.saturating_sub(began.elapsed())),
+        OpenFiles::Wait => {
+            say_who_is_waited_for(&repo, &targets, watch);
+            fsimpl::OpenFiles::Wait(wait.saturating_sub(began.elapsed()))
+        }
         OpenFiles::Skip => fsimpl::OpenFiles::Skip,
         OpenFiles::Fail => fsimpl::OpenFiles::Fail,
     };
@@ -88,6 +91,23 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
         "committed"
     );
     Ok(committed)
+}
+
+fn say_who_is_waited_for(repo: &Repo, targets: &[RepoPath], watch: &dyn Watch) {
+    let open = repo.stage.summary().open_files;
+    let mut within = open
+        .iter()
+        .filter(|file| targets.iter().any(|target| file.path.is_within(target)));
+    if let Some(first) = within.next() {
+        let more = match within.count() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        watch.note(&format!(
+            "waiting for files that are open for writing: {}{more}",
+            first.path
+        ));
+    }
 }
 
 /// From the snapshot to the retired stage. None: there was nothing to publish.

@@ -57,7 +57,6 @@ impl Display {
 fn title(step: Step) -> &'static str {
     match step {
         Step::Recover => "recovering",
-        Step::OpenFiles => "waiting for open files",
         Step::Seal => "sealing",
         Step::Store => "storing",
         Step::Catalogs => "writing catalogs",

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{REPO, Sandbox, can_mount, skip_unless, workspace_root};
+use crate::support::{REPO, Sandbox, can_mount, is_root, skip_unless, workspace_root};
 
 /// Every command's help, as `docs/cli.md` has it. `PREPUB_BLESS=1` writes the file anew.
 #[test]
@@ -444,4 +444,108 @@ fn mount_in_the_background_and_unmount() {
     );
     let nothing = sandbox.ok(["unmount"]);
     assert!(nothing.contains("nothing was mounted"), "{nothing}");
+}
+
+#[test]
+fn one_broken_repository_leaves_the_others_mounted() {
+    if skip_unless(can_mount(), "/dev/fuse") {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    sandbox.ok(["mkfs", REPO]);
+    sandbox.ok(["mkfs", "broken.example.org"]);
+    let manifest = sandbox
+        .state()
+        .join("srv/cvmfs/broken.example.org/.cvmfspublished");
+    let whole = fs::read(&manifest).unwrap();
+    fs::write(&manifest, b"not a manifest").unwrap();
+    sandbox.mount();
+    fs::write(sandbox.root().join("file"), "x").unwrap();
+    sandbox.ok(["commit", REPO]);
+    let refused = sandbox.fails(1, ["commit", "broken.example.org"]);
+    assert!(refused.contains(".cvmfspublished"), "{refused}");
+    let status = sandbox.json(["status"]);
+    assert_eq!(status["repositories"][0]["repo"], "broken.example.org");
+    assert!(
+        !status["repositories"][0]["errors"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        status["repositories"][1]["errors"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    // mended, it is there without a new mount
+    fs::write(&manifest, &whole).unwrap();
+    sandbox.ok(["status"]);
+    assert!(sandbox.mountpoint().join("broken.example.org").is_dir());
+    sandbox.unmount();
+}
+
+/// Another user reaches the socket through its group; looking is free, changing is not.
+#[test]
+fn others_may_look_and_not_touch() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    if skip_unless(can_mount() && is_root(), "/dev/fuse and root") {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    fs::set_permissions(sandbox.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // a place that every user can run it from
+    let program = sandbox.dir.path().join("prepub");
+    fs::copy(env!("CARGO_BIN_EXE_prepub"), &program).unwrap();
+    let config = sandbox.dir.path().join("config.toml");
+    fs::write(
+        &config,
+        format!(
+            "[control]\ngroup = \"{NOBODY}\"\n[[repository.\"{REPO}\".allow]]\npath = \"/sw\"\nusers = [\"{NOBODY}\"]\nmay = [\"commit\"]\n"
+        ),
+    )
+    .unwrap();
+    sandbox.ok(["mkfs", REPO]);
+    sandbox.mount_with(&[("PREPUB_CONFIG", config.to_str().unwrap())]);
+    fs::create_dir(sandbox.root().join("sw")).unwrap();
+    fs::write(sandbox.root().join("sw/file"), "x").unwrap();
+    fs::write(sandbox.root().join("other"), "x").unwrap();
+    let nobody = |args: &[&str]| {
+        let output = Command::new(&program)
+            .arg("--state-dir")
+            .arg(sandbox.state())
+            .args(args)
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), text)
+    };
+    for args in [
+        &["status"][..],
+        &["diff", REPO],
+        &["tag", "list", REPO],
+        &["check", REPO],
+    ] {
+        assert_eq!(nobody(args), (Some(0), String::new()), "{args:?}");
+    }
+    for args in [
+        &["commit", REPO][..],
+        &["commit", &format!("{REPO}/other")],
+        &["commit", &format!("{REPO}/sw"), "--tag", "mine"],
+        &["abort", &format!("{REPO}/sw")],
+        &["rollback", REPO],
+        &["mkfs", "mine.example.org"],
+        &["unmount", "--discard"],
+    ] {
+        let (code, text) = nobody(args);
+        assert_eq!(code, Some(1), "{args:?}: {text}");
+        assert!(text.contains("65534"), "{args:?}: {text}");
+    }
+    assert_eq!(nobody(&["commit", &format!("{REPO}/sw")]).0, Some(0));
+    assert!(sandbox.ok(["diff", REPO]).contains("/other"));
+    sandbox.unmount();
 }

@@ -119,9 +119,12 @@ async fn listen(mut body: Incoming, watch: &dyn Watch) -> Result<Value> {
         let Some(data) = frame.data_ref() else {
             continue;
         };
+        // an answer may be one line of many megabytes: what was looked at is not looked at again
+        let mut looked = buffer.len();
         buffer.extend_from_slice(data);
-        while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = buffer.drain(..=end).collect();
+        while let Some(end) = buffer[looked..].iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=looked + end).collect();
+            looked = 0;
             let event = serde_json::from_slice(&line).map_err(|e| {
                 Failure::new(Kind::Unreachable, "the daemon speaks another language")
                     .because(&e)

@@ -159,7 +159,12 @@ impl Engine {
         let _ = std::fs::remove_dir_all(&scratch);
         std::fs::create_dir_all(&scratch)
             .context(format_args!("cannot make {}", scratch.display()))?;
-        let repository = published.repository();
+        // what is cached was whole once: a check reads what the storage holds now
+        let store = Arc::clone(published.repository().store());
+        let keys = published.home.public_keys()?;
+        let cache = scratch.join("catalogs");
+        let repository = Repository::new(&args.repo, store, keys, cache, Limits::default())?;
+        let repository = &Arc::new(repository);
         let checksum =
             records::reflog_checksum(repository.store().as_ref(), &published.home.spool_dir);
         let subject = check::Subject {
@@ -183,7 +188,7 @@ impl Engine {
             objects: report.objects,
             bytes_hashed: report.bytes_hashed,
             problems: problems
-                .map(|f| format!("{}: {}", f.subject, f.problem))
+                .map(|f| format!("{}: {} (rule {})", f.subject, f.problem, f.rule))
                 .collect(),
             problem_count: report.problems,
         })
