@@ -7,6 +7,7 @@ use commit::home::KeyFile;
 use commit::tags::NewTag;
 use commit::{NewRepository, check, records, resign, rmfs, rollback, tags};
 use formats::Compression;
+use store::{Limits, Repository};
 
 use super::repo::Published;
 use super::{Engine, days_until};

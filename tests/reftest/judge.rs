@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::model::{Expected, Face, Id, Kind, Model, Rules, Stamp, Verdict};
@@ -66,12 +67,12 @@ pub fn explore<S: Subject>(seed: u64, count: usize, terms: &Terms, fresh: &dyn F
     let mut failure = None;
     for _ in 0..count {
         let op = generator.next(&run.model);
-        if let Err(why) = run.step(op) {
+        if let Err(why) = guarded(|| run.step(op)) {
             failure = Some(why);
             break;
         }
     }
-    let failure = failure.or_else(|| run.compare_all().err());
+    let failure = failure.or_else(|| guarded(|| run.compare_all()).err());
     let Some(why) = failure else { return };
     let done = std::mem::take(&mut run.done);
     // the subject goes before another is made: two daemons on one machine disturb each other
@@ -91,10 +92,20 @@ fn replay<S: Subject>(ops: &[Op], terms: &Terms, subject: S) -> Option<Failure> 
         ..*terms
     };
     let mut run = Run::new(subject, &terms);
-    let failure = ops.iter().find_map(|op| run.step(op.clone()).err());
-    let why = failure.or_else(|| run.compare_all().err())?;
+    let mut steps = ops.iter();
+    let failure = steps.find_map(|op| guarded(|| run.step(op.clone())).err());
+    let why = failure.or_else(|| guarded(|| run.compare_all()).err())?;
     let done = std::mem::take(&mut run.done);
     Some(Failure { done, why })
+}
+
+/// A panic on the way is a failure like others, and its list is made short too.
+fn guarded(act: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Err(format!("  panicked: {}", text.unwrap_or_default()))
+    })
 }
 
 /// Delta debugging: leaves out ever smaller parts as long as it fails.

@@ -426,10 +426,7 @@ impl Draw<'_> {
                 size: self.offset(),
             },
             95..=98 => self.xattr(),
-            _ => Op::Put {
-                path: self.dir().join(MARKER),
-                fill: Fill { tag: 1, length: 0 },
-            },
+            _ => self.mark(),
         }
     }
 
@@ -469,6 +466,18 @@ impl Draw<'_> {
         Op::Put {
             path,
             fill: self.fill(),
+        }
+    }
+
+    /// Makes a directory the root of a catalog; not the repository's root, which is one anyway.
+    fn mark(&mut self) -> Op {
+        let dir = self.dir();
+        if dir == Path::root() {
+            return self.put();
+        }
+        Op::Put {
+            path: dir.join(MARKER),
+            fill: Fill { tag: 1, length: 0 },
         }
     }
 
@@ -567,6 +576,11 @@ impl Draw<'_> {
         } else {
             self.new_path()
         };
+        // nothing else takes a marker's name
+        let is_marker = |path: &Path| path.split().is_some_and(|(_, name)| name == MARKER);
+        if is_marker(&to) || how == Moving::Exchange && is_marker(&from) {
+            return self.remove();
+        }
         Op::Rename { from, to, how }
     }
 

@@ -5,6 +5,7 @@ pub mod golden;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -169,7 +170,9 @@ impl Sandbox {
         command.envs(env.iter().copied());
         let mut child = command.spawn().expect("the daemon starts");
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.root().is_dir() || !self.state().join("control.sock").exists() {
+        // of a dead daemon's mount the kernel still knows the attributes, so ask whom it cannot know
+        let socket = self.state().join("control.sock");
+        while UnixStream::connect(&socket).is_err() || rustix::fs::statfs(self.root()).is_err() {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the daemon ended with {status}:\n{}", self.log());
             }
