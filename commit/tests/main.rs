@@ -4,6 +4,8 @@
 
 mod support;
 
+mod catalogs;
+mod conflicts;
 mod golden;
 mod model;
 mod official;
