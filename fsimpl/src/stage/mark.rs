@@ -47,10 +47,4 @@ impl FrozenMark {
         let bare = || self.bare.get(&ino.0).filter(|bare| !bare.moved);
         self.whole.get(&ino.0).or_else(|| bare().map(|bare| &bare.path))
     }
-
-    /// True if the snapshot changed something at or below a path.
-    pub(crate) fn touches(&self, path: &RepoPath) -> bool {
-        self.whole.values().any(|at| at.is_within(path))
-            || self.names.values().any(|at| at.is_within(path))
-    }
 }

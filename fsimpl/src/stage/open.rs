@@ -60,8 +60,10 @@ impl Stage {
         let content = ContentCache::new(store, dir.join("cache").join("content"), limits)
             .map_err(StageError::Objects)?;
         let revisions = revisions(&journal, &config.repository, &config.root)?;
-        let mut tree = restore(revisions, &journal, &backing)?;
-        make_root(&mut tree, (config.clock)())?;
+        let now = (config.clock)();
+        let mut tree = restore(revisions, &journal, &backing, |revisions| {
+            root_record(revisions, now)
+        })?;
         load_mark(&mut tree, &journal)?;
         tree.drop_needless_whiteouts(&journal)?;
         let notices = Notices::start(&config.name).map_err(|e| io(&dir, e))?;
@@ -378,8 +380,9 @@ impl Stage {
             for node in tree.nodes.values() {
                 if let Some(Data::Staged {
                     sealed: Some(sealed),
-                    ..
+                    backing,
                 }) = node.rec.file().map(|file| &file.data)
+                    && (*backing == 0 || !node.names.is_empty())
                 {
                     needed.extend(sealed.content.objects());
                 }
@@ -468,14 +471,10 @@ fn revisions(
     })
 }
 
-/// The root is always staged, as it is published until somebody changes it.
-fn make_root(tree: &mut Tree, now: crate::types::Time) -> Result<(), StageError> {
-    if tree.node(Ino::ROOT).is_some() {
-        return Ok(());
-    }
+/// The root as it is published.
+fn root_record(revisions: &Revisions, now: crate::types::Time) -> Result<Record, FsError> {
     let root = formats::RepoPath::root();
-    let row = tree.revisions.find(tree.revisions.head, &root);
-    let rec = match row.map_err(FsError::from)? {
+    Ok(match revisions.find(revisions.head, &root)? {
         Some(row) => Record::from_entry(&row.entry, root, 0),
         None => Record {
             body: Body::Directory(Box::new(Dir {
@@ -492,9 +491,7 @@ fn make_root(tree: &mut Tree, now: crate::types::Time) -> Result<(), StageError>
             xattrs: None,
             stamp: 0,
         },
-    };
-    tree.insert_root(rec);
-    Ok(())
+    })
 }
 
 fn load_mark(tree: &mut Tree, journal: &Journal) -> Result<(), StageError> {
@@ -515,16 +512,6 @@ fn load_mark(tree: &mut Tree, journal: &Journal) -> Result<(), StageError> {
 }
 
 impl Tree {
-    fn insert_root(&mut self, rec: Record) {
-        let node = Node {
-            rec,
-            names: crate::tree::Names::None,
-            entries: Some(Box::default()),
-            run: crate::tree::Runtime::default(),
-        };
-        self.nodes.insert(Ino::ROOT, node);
-    }
-
     fn bytes_in_backing_files(&self) -> u64 {
         let files = self.nodes.values().filter_map(|node| node.rec.file());
         files

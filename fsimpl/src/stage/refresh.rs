@@ -54,7 +54,7 @@ impl Stage {
     pub(super) fn after_new_head(&self, before: &Revisions) {
         let known: Vec<(Ino, RepoPath, Option<(RevId, RepoPath)>)> = {
             let tree = self.tree.read();
-            if tree.revisions.head == before.head || follows_directly(&tree.revisions, before) {
+            if tree.revisions.head == before.head {
                 return;
             }
             let unstaged = tree.lower.iter().filter(|(_, lower)| lower.detached.is_none());
@@ -113,16 +113,6 @@ impl Stage {
         self.notices.inode(parent);
         self.notices.entry(parent, &name);
     }
-}
-
-/// True if nothing but our own commit lies between the two heads.
-fn follows_directly(after: &Revisions, before: &Revisions) -> bool {
-    let ours = before.root_of(before.head);
-    let previous = after.get(after.head).ok().and_then(|revision| {
-        let catalog = Arc::clone(revision.root_catalog());
-        catalog.with(|catalog| Ok(catalog.previous_revision())).ok()
-    });
-    previous.flatten() == Some(ours)
 }
 
 impl Txn<'_> {

@@ -7,6 +7,7 @@
 //! the tree, marked as clean, up to a limit.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use formats::{Hash, Name, ObjectName, RepoPath};
@@ -14,6 +15,7 @@ use formats::{Hash, Name, ObjectName, RepoPath};
 use super::{FrozenMark, Stage, StageError};
 use crate::error::{FsError, Result};
 use crate::journal::frozen_key;
+use crate::lower::Revisions;
 use crate::tree::{
     Data, Dentry, LowerNode, Names, Origin, RevId, Staged, Tree, Txn, Under, type_of,
 };
@@ -49,21 +51,22 @@ impl Stage {
             let mark = tree.frozen.clone().filter(|mark| mark.id == id);
             let mark = mark.ok_or(StageError::UnknownSnapshot(id))?;
             let head = tree.revisions.add(revision);
-            let objects = tree.sealed_objects();
             let txn = Txn::begin(&mut tree, &self.journal, (self.clock)());
-            let (gone, backings) = retire(txn, &mark, head)?;
+            let done = retire(txn, &mark, head)?;
             tree.frozen = None;
-            self.settle_vanished(&mut tree, gone);
-            for (number, size) in backings {
+            self.settle_vanished(&mut tree, done.gone);
+            for (number, size) in done.backings {
                 self.drop_backing(number, size);
             }
             tree.prune_revisions();
             tree.forget_links();
-            self.known.published(&objects);
+            self.known.published(&done.objects);
         }
         self.trim_clean()?;
         self.feed.sweep_later();
-        self.after_new_head(&before);
+        if !follows_directly(&self.tree.read().revisions.clone(), &before) {
+            self.after_new_head(&before);
+        }
         Ok(())
     }
 
@@ -119,40 +122,55 @@ impl Stage {
     }
 }
 
+/// True if nothing but our own commit lies between the two heads: all that the kernel knows is as
+/// it was.
+fn follows_directly(after: &Revisions, before: &Revisions) -> bool {
+    let ours = before.root_of(before.head);
+    let previous = after.get(after.head).ok().and_then(|revision| {
+        let catalog = Arc::clone(revision.root_catalog());
+        catalog.with(|catalog| Ok(catalog.previous_revision())).ok()
+    });
+    previous.flatten() == Some(ours)
+}
+
 fn retire(
     mut txn: Txn<'_>,
     mark: &FrozenMark,
     head: RevId,
-) -> Result<(Vec<Vanished>, Vec<(u64, u64)>)> {
-    let old_head = txn.tree.revisions.head;
+) -> Result<Retired> {
     let moves = txn.tree.frozen_moves(mark);
     txn.set_head(head);
     let mut retiring = Retiring {
         mark,
         head,
-        old_head,
         moves,
-        gone: Vec::new(),
-        backings: Vec::new(),
+        done: Retired::default(),
     };
     retiring.directory(&mut txn, Ino::ROOT)?;
-    let Retiring { gone, backings, .. } = retiring;
+    let Retiring { done, .. } = retiring;
     txn.extra.remove(frozen_key(mark.id));
     Stage::meta_batch(txn.tree, &mut txn.extra);
     // what vanished is seen to by the caller, and nothing else lost its name
     let _: Staged = txn.commit()?;
-    Ok((gone, backings))
+    Ok(done)
 }
 
 struct Retiring<'m> {
     mark: &'m FrozenMark,
     head: RevId,
-    old_head: RevId,
     /// Published directories that the snapshot moved: from where, and where to.
     moves: Vec<((RevId, RepoPath), RepoPath)>,
+    done: Retired,
+}
+
+/// What a retirement leaves to do.
+#[derive(Default)]
+struct Retired {
     gone: Vec<Vanished>,
-    /// Backing files of inodes that stay.
+    /// Backing files, and their sizes, of inodes that stay.
     backings: Vec<(u64, u64)>,
+    /// Objects that are published now.
+    objects: HashSet<ObjectName>,
 }
 
 impl Retiring<'_> {
@@ -252,13 +270,7 @@ impl Retiring<'_> {
                 path: to.concat(&rest),
             }));
         }
-        let ours = *rev == self.old_head && self.mark.touches(path);
-        if ours && tree.revisions.find(self.head, path)?.is_some_and(|row| row.entry.is_dir()) {
-            return Ok(Some(Origin::At {
-                rev: self.head,
-                path: path.clone(),
-            }));
-        }
+        // not in the snapshot: what it refers to stays as it was then
         Ok(None)
     }
 
@@ -320,8 +332,16 @@ impl Retiring<'_> {
             .rec
             .file()
             .and_then(|file| Some((file.data.backing()?, file.size)));
+        if unchanged
+            && let Some(Data::Staged {
+                sealed: Some(sealed),
+                ..
+            }) = node.rec.file().map(|file| &file.data)
+        {
+            self.done.objects.extend(sealed.content.objects());
+        }
         if unchanged && natural && inherits && !kept_entries {
-            self.gone.push(Vanished {
+            self.done.gone.push(Vanished {
                 ino,
                 parent,
                 name: name.clone(),
@@ -340,7 +360,7 @@ impl Retiring<'_> {
             if let (Some(regular), Some(file)) = (regular, txn.record_quietly(ino)?.file_mut()) {
                 file.data = Data::Published(Box::new(regular));
                 file.size = size;
-                self.backings.extend(backing);
+                self.done.backings.extend(backing);
             }
         }
         let clean = unchanged && !kept_entries;
@@ -386,21 +406,6 @@ impl Tree {
         moved
             .filter_map(|(ino, to)| Some((origin(*ino)?, to.clone())))
             .collect()
-    }
-
-    /// The objects that sealed files refer to.
-    fn sealed_objects(&self) -> HashSet<ObjectName> {
-        let mut objects = HashSet::new();
-        for node in self.nodes.values() {
-            if let Some(Data::Staged {
-                sealed: Some(sealed),
-                ..
-            }) = node.rec.file().map(|file| &file.data)
-            {
-                objects.extend(sealed.content.objects());
-            }
-        }
-        objects
     }
 
     /// What a staged name adds to its directory's subdirectories.

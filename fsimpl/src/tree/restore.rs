@@ -17,11 +17,13 @@ use crate::journal::{Batch, Journal, inode_key, name_key, split_key};
 use crate::lower::Revisions;
 use crate::types::{Ino, Time};
 
-/// Reads the tree back. Backing files that belong to nothing are removed.
+/// Reads the tree back. The root is always staged; `root` makes it where the journal has none.
+/// Backing files that belong to nothing are removed.
 pub(crate) fn restore(
     revisions: Revisions,
     journal: &Journal,
     backing: &Backing,
+    root: impl FnOnce(&Revisions) -> Result<Record>,
 ) -> Result<Tree> {
     let mut tree = Tree::new(revisions);
     journal.for_each(b'n', |key, rec: Record| {
@@ -31,6 +33,10 @@ pub(crate) fn restore(
         }
         Ok::<_, FsError>(())
     })?;
+    if !tree.nodes.contains_key(&Ino::ROOT) {
+        let rec = root(&tree.revisions)?;
+        tree.nodes.insert(Ino::ROOT, bare(rec));
+    }
     let mut dropped = Batch::default();
     journal.for_each(b'd', |key, dentry: Dentry| {
         if let Some((parent, name)) = split_key(key) {

@@ -1,0 +1,146 @@
+//! Another publisher's revisions, and dropping what is staged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fsimpl::{Ino, Notifier};
+use parking_lot::Mutex;
+
+use crate::support::{Bench, Published, ROOT, dir, file, path};
+
+fn bench() -> Bench {
+    Bench::new(Published::new(vec![
+        ("/a", (dir(0o755), Vec::new())),
+        ("/a/one", file(b"one")),
+        ("/a/two", file(b"two")),
+        ("/a/sub", (dir(0o755), Vec::new())),
+        ("/a/sub/deep", file(b"deep")),
+        ("/b", (dir(0o755), Vec::new())),
+    ]))
+}
+
+#[derive(Default)]
+struct Heard {
+    inodes: Mutex<Vec<Ino>>,
+    entries: Mutex<Vec<(Ino, Vec<u8>)>>,
+}
+
+impl Notifier for Heard {
+    fn inval_inode(&self, ino: Ino) {
+        self.inodes.lock().push(ino);
+    }
+
+    fn inval_entry(&self, parent: Ino, name: &[u8]) {
+        self.entries.lock().push((parent, name.to_vec()));
+    }
+}
+
+fn listen(bench: &Bench) -> Arc<Heard> {
+    let heard = Arc::new(Heard::default());
+    let notifier: Arc<dyn Notifier> = Arc::clone(&heard) as Arc<dyn Notifier>;
+    bench.fs.set_notifier(&notifier);
+    heard
+}
+
+fn eventually(what: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !what() {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn unstaged_paths_follow_the_head() {
+    let bench = bench();
+    let heard = listen(&bench);
+    bench.write("/a/two", b"mine");
+    let one = bench.ino("/a/one");
+    let base = bench.stage().base_root();
+    let open = bench.open_read("/a/sub/deep");
+    let theirs = bench.published.publish_with(&base, |tree, published| {
+        published.put(tree, "/a/one", file(b"theirs"));
+        published.put(tree, "/a/two", file(b"theirs, too"));
+        published.put(tree, "/b/new", file(b"new"));
+        published.put(tree, "/a/sub/deep", file(b"deeper"));
+    });
+    bench.stage().refresh(&theirs).unwrap();
+    assert_eq!(bench.read("/a/one"), b"theirs");
+    assert_eq!(bench.ino("/a/one"), one, "the number is kept");
+    assert_eq!(bench.read("/a/two"), b"mine", "what is staged stays");
+    assert_eq!(bench.read("/b/new"), b"new");
+    assert_eq!(bench.read_handle(open), b"deep", "an open file keeps its content");
+    assert_eq!(bench.read("/a/sub/deep"), b"deeper");
+    bench.fs.release(open).unwrap();
+    eventually(|| heard.inodes.lock().contains(&one));
+    // the change remembers what it was made over
+    let set = bench.changes();
+    let change = set.changes.iter().find(|c| c.path == path("/a/two")).unwrap();
+    assert_eq!(change.base_root, base);
+    assert_eq!(change.base.as_ref().unwrap().size(), 3);
+}
+
+#[test]
+fn what_they_removed_is_gone_and_what_we_moved_stays() {
+    let bench = bench();
+    bench.rename("/a/sub", "/b/moved").unwrap();
+    bench.ino("/a/one");
+    let base = bench.stage().base_root();
+    let theirs = bench.published.publish_with(&base, |tree, _| {
+        tree.retain(|p, _| !p.is_within(&path("/a")));
+    });
+    bench.stage().refresh(&theirs).unwrap();
+    assert!(!bench.exists("/a/one"));
+    assert_eq!(bench.read("/b/moved/deep"), b"deep", "from the revision it was moved in");
+    let set = bench.changes();
+    let moved = set.changes.iter().find(|c| c.path == path("/b/moved")).unwrap();
+    assert_eq!(moved.base_root, base);
+}
+
+#[test]
+fn abort_brings_back_what_is_published() {
+    let mut bench = bench();
+    let before = bench.everything();
+    let one = bench.ino("/a/one");
+    let heard = listen(&bench);
+    bench.write("/a/one", b"changed");
+    bench.remove_all("/a/sub");
+    bench.write("/a/new", b"new");
+    bench.rename("/a/two", "/b/due").unwrap();
+    bench.mkdir("/c").unwrap();
+    bench.write("/c/x", b"x");
+    bench.chmod("/b", 0o700);
+    let reader = bench.open_read("/c/x");
+    assert_eq!(bench.stage().abort(&path("/c")).unwrap(), 2);
+    assert!(!bench.exists("/c"));
+    assert_eq!(bench.read_handle(reader), b"x", "an open file stays readable");
+    bench.fs.release(reader).unwrap();
+    bench.stage().abort(&path("/a")).unwrap();
+    assert_eq!(bench.list("/a"), ["one", "sub", "two"]);
+    assert_eq!(bench.read("/a/one"), b"one");
+    assert_eq!(bench.ino("/a/one"), one, "the number is kept");
+    assert_eq!(bench.find("/a").unwrap().nlink, 3);
+    eventually(|| heard.entries.lock().iter().any(|(_, name)| name == b"sub"));
+    assert!(bench.stage().abort(&path("")).unwrap() >= 1);
+    assert_eq!(bench.everything(), before);
+    assert!(bench.changes().is_empty());
+    assert_eq!(bench.stage().abort(&path("/a/one")).unwrap(), 0);
+    bench.reopen();
+    assert_eq!(bench.everything(), before);
+    let summary = bench.stage().summary();
+    assert_eq!(summary, fsimpl::StageSummary::default());
+}
+
+#[test]
+fn a_writer_goes_on_after_an_abort() {
+    let bench = bench();
+    let writer = bench.open_write("/a/one");
+    bench.fs.write(&ROOT, writer, 0, b"xx").unwrap();
+    bench.stage().abort(&path("")).unwrap();
+    assert_eq!(bench.read("/a/one"), b"one");
+    bench.fs.write(&ROOT, writer, 2, b"yy").unwrap();
+    assert_eq!(bench.read_handle(writer), b"xxyy");
+    bench.fs.release(writer).unwrap();
+    assert_eq!(bench.read("/a/one"), b"one");
+    assert!(bench.changes().is_empty());
+}

@@ -1,0 +1,7 @@
+//! What the tests stand on.
+
+pub mod bench;
+pub mod published;
+
+pub use bench::{Bench, NOBODY, ROOT, names, path};
+pub use published::{Published, dir, file, link};
