@@ -7,6 +7,8 @@
 #[allow(clippy::print_stderr, reason = "a test that skips says so")]
 mod support;
 
+mod interrupted;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use commit::resign::resign_with_new_keys;
@@ -34,7 +36,7 @@ fn manifest(repo: &Repo) -> SignedManifest {
 }
 
 /// One test at a time: even what a test does without a stop passes the failpoints of the others.
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,188 @@
+//! A commit that is cut short at each of its steps: the old revision or the new one is published,
+//! the record says which, and the next commit goes on from there.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use commit::{CommitError, NoProgress, Outcome, Publisher, Resumed};
+use fail::FailScenario;
+use formats::changeset::ChangeSet;
+use store::Revision;
+
+use crate::support::changes::path;
+use crate::support::checked::assert_checks;
+use crate::support::repo::Repo;
+
+/// Every step of a commit in order, and whether the revision is visible after it.
+const STEPS: [(&str, bool); 9] = [
+    ("commit::stored", false),
+    ("commit::leased", false),
+    ("commit::catalogs", false),
+    ("stratum0::before_sync", false),
+    ("records::before_checksum", false),
+    ("stratum0::after_reflog", false),
+    ("stratum0::before_manifest", false),
+    ("stratum0::after_manifest", true),
+    ("commit::visible", true),
+];
+
+fn begun() -> Repo {
+    let repo = Repo::new();
+    repo.publish(
+        repo.changes()
+            .dir("/n")
+            .file("/n/.cvmfscatalog", b"")
+            .file("/n/old", b"old")
+            .done(),
+    );
+    repo
+}
+
+fn changes(repo: &Repo) -> ChangeSet {
+    repo.changes()
+        .file("/n/new", b"new")
+        .remove("/n/old")
+        .file("/also", b"also")
+        .done()
+}
+
+fn is_new(revision: &Revision) -> bool {
+    let there = |at: &str| revision.lookup(&path(at)).unwrap().is_some();
+    let seen = (there("/n/new"), there("/also"), !there("/n/old"));
+    assert!(seen == (true, true, true) || seen == (false, false, false), "{seen:?}");
+    seen.0
+}
+
+fn head(repo: &Repo) -> std::sync::Arc<Revision> {
+    let publisher = repo.reopened();
+    let (head, _) = publisher.head(repo.now()).unwrap();
+    publisher.repository().revision_of(&head).unwrap()
+}
+
+/// Whatever happened: find out, and bring it to its end.
+fn finish(repo: &Repo, set: &ChangeSet, visible: bool) {
+    let publisher = repo.reopened();
+    assert_checks(repo);
+    assert_eq!(is_new(&head(repo)), visible);
+    match commit::resume(&repo.txn_dir(), &publisher, repo.now()).unwrap() {
+        Resumed::Done { snapshot, visible: found } => {
+            assert!(visible);
+            assert_eq!(snapshot, 1);
+            assert_eq!(found.root_hash, *head(repo).root_hash());
+            commit::txn::clear(&repo.txn_dir()).unwrap();
+        }
+        Resumed::NotDone { snapshot } => {
+            assert!(!visible);
+            assert_eq!(snapshot, 1);
+        }
+        Resumed::None => panic!("the record is gone"),
+    }
+    repo.later();
+    let request = repo.request(set.clone());
+    let again = commit::publish(&request, &publisher, &repo.txn_dir(), &NoProgress).unwrap();
+    assert_eq!(matches!(again, Outcome::Nothing), visible);
+    commit::txn::clear(&repo.txn_dir()).unwrap();
+    assert!(is_new(&head(repo)));
+    assert_checks(repo);
+    // nobody is kept out
+    repo.publish(repo.changes().file("/after", b"after").done());
+    assert_checks(repo);
+}
+
+#[test]
+fn a_crash_at_each_step() {
+    let _alone = crate::alone();
+    for (step, visible) in STEPS {
+        let repo = begun();
+        let set = changes(&repo);
+        let request = repo.request(set.clone());
+        repo.later();
+        let scenario = FailScenario::setup();
+        fail::cfg(step, "panic").unwrap();
+        let crashed = catch_unwind(AssertUnwindSafe(|| {
+            commit::publish(&request, &repo.publisher, &repo.txn_dir(), &NoProgress)
+        }));
+        scenario.teardown();
+        assert!(crashed.is_err(), "{step} was never passed");
+        eprintln!("crashed at {step}");
+        finish(&repo, &set, visible);
+    }
+}
+
+#[test]
+fn a_second_commit_does_not_run_over_an_interrupted_one() {
+    let _alone = crate::alone();
+    let repo = begun();
+    let request = repo.request(changes(&repo));
+    let scenario = FailScenario::setup();
+    fail::cfg("stratum0::before_manifest", "panic").unwrap();
+    let crashed = catch_unwind(AssertUnwindSafe(|| {
+        commit::publish(&request, &repo.publisher, &repo.txn_dir(), &NoProgress)
+    }));
+    scenario.teardown();
+    assert!(crashed.is_err());
+    let error = commit::publish(&request, &repo.publisher, &repo.txn_dir(), &NoProgress);
+    assert!(matches!(
+        error.unwrap_err(),
+        CommitError::Txn(commit::txn::TxnError::Unfinished { .. })
+    ));
+    finish(&repo, &request.change_set, false);
+}
+
+#[test]
+fn an_error_at_each_step_leaves_nothing_or_everything() {
+    let _alone = crate::alone();
+    for (step, visible) in STEPS {
+        let repo = begun();
+        let set = changes(&repo);
+        let request = repo.request(set.clone());
+        repo.later();
+        let scenario = FailScenario::setup();
+        fail::cfg(step, "return").unwrap();
+        let outcome = commit::publish(&request, &repo.publisher, &repo.txn_dir(), &NoProgress);
+        scenario.teardown();
+        assert_checks(&repo);
+        assert_eq!(is_new(&head(&repo)), visible, "{step}");
+        match outcome {
+            // the manifest is in place, whatever was reported afterwards
+            Ok(Outcome::Visible(_)) => assert_eq!(step, "stratum0::after_manifest"),
+            Ok(Outcome::Nothing) => panic!("{step}"),
+            Err(_) => {}
+        }
+        let resumed = commit::resume(&repo.txn_dir(), &repo.reopened(), repo.now()).unwrap();
+        match resumed {
+            Resumed::Done { .. } => assert!(visible, "{step}"),
+            Resumed::None | Resumed::NotDone { .. } => assert!(!visible, "{step}"),
+        }
+        commit::txn::clear(&repo.txn_dir()).unwrap();
+        repo.later();
+        let again = commit::publish(&request, &repo.reopened(), &repo.txn_dir(), &NoProgress);
+        assert_eq!(matches!(again.unwrap(), Outcome::Nothing), visible, "{step}");
+        assert_checks(&repo);
+    }
+}
+
+#[test]
+fn a_commit_that_somebody_built_upon_was_done() {
+    let _alone = crate::alone();
+    let repo = begun();
+    let set = changes(&repo);
+    let request = repo.request(set);
+    repo.later();
+    let scenario = FailScenario::setup();
+    fail::cfg("stratum0::after_manifest", "panic").unwrap();
+    let crashed = catch_unwind(AssertUnwindSafe(|| {
+        commit::publish(&request, &repo.publisher, &repo.txn_dir(), &NoProgress)
+    }));
+    scenario.teardown();
+    assert!(crashed.is_err());
+    // others publish before we come back
+    let elsewhere = tempfile::tempdir().unwrap();
+    for file in ["/x", "/y", "/z"] {
+        repo.later();
+        let request = repo.request(repo.changes().file(file, b"theirs").done());
+        commit::publish(&request, &repo.reopened(), elsewhere.path(), &NoProgress).unwrap();
+        commit::txn::clear(elsewhere.path()).unwrap();
+    }
+    let resumed = commit::resume(&repo.txn_dir(), &repo.reopened(), repo.now()).unwrap();
+    assert!(matches!(resumed, Resumed::Done { .. }), "{resumed:?}");
+}
