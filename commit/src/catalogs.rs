@@ -225,7 +225,9 @@ pub(crate) struct Plan<'a> {
     algorithm: Algorithm,
     ttl_seconds: u64,
     /// Objects that generated markers need.
-    pub(crate) empty_objects: Vec<(ObjectName, Vec<u8>)>,
+    empty_objects: Vec<(ObjectName, Vec<u8>)>,
+    /// Objects that have to be there although the change set does not list them.
+    pub(crate) referred: Vec<(ObjectName, RepoPath)>,
 }
 
 impl<'a> Plan<'a> {
@@ -297,6 +299,7 @@ impl<'a> Plan<'a> {
             algorithm: params.algorithm,
             ttl_seconds: params.ttl_seconds,
             empty_objects,
+            referred: touched.referred,
         })
     }
 

@@ -171,18 +171,37 @@ pub(crate) fn recheck(
     storage: &dyn ObjectStore,
 ) -> Result<(), ObjectsError> {
     for (name, change) in needed(change_set)? {
-        let path = || change_set.changes[change].path.clone();
-        match storage.has(&name) {
-            Ok(true) => {}
-            Ok(false) => return Err(ObjectsError::Missing { path: path(), name }),
-            Err(source) => {
-                return Err(ObjectsError::Store {
-                    path: path(),
-                    name,
-                    source,
-                });
-            }
-        }
+        check_one(&name, &change_set.changes[change].path, storage)?;
     }
     Ok(())
+}
+
+/// Looks whether objects are there that rows of an older revision refer to.
+pub(crate) fn check_referred(
+    referred: &[(ObjectName, RepoPath)],
+    storage: &dyn ObjectStore,
+) -> Result<(), ObjectsError> {
+    for (name, path) in referred {
+        check_one(name, path, storage)?;
+    }
+    Ok(())
+}
+
+fn check_one(
+    name: &ObjectName,
+    path: &RepoPath,
+    storage: &dyn ObjectStore,
+) -> Result<(), ObjectsError> {
+    match storage.has(name) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ObjectsError::Missing {
+            path: path.clone(),
+            name: *name,
+        }),
+        Err(source) => Err(ObjectsError::Store {
+            path: path.clone(),
+            name: *name,
+            source,
+        }),
+    }
 }

@@ -396,6 +396,7 @@ impl Commit<'_> {
         if params.limits.enforce {
             self.refuse(plan.report.limits.clone())?;
         }
+        objects::check_referred(&plan.referred, self.publisher.storage().as_ref())?;
         let report = plan.report.clone();
         let closed = plan.close(
             self.publisher.storage().as_ref(),

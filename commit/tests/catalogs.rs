@@ -221,7 +221,15 @@ fn what_is_published_already_makes_no_revision() {
     let mut request = repo.request(repo.changes().done());
     request.allow_empty = true;
     repo.try_publish(&request).unwrap();
-    assert_eq!(repo.publisher.head(repo.now()).unwrap().0.manifest().revision, 3);
+    assert_eq!(
+        repo.publisher
+            .head(repo.now())
+            .unwrap()
+            .0
+            .manifest()
+            .revision,
+        3
+    );
     healthy(&repo);
 }
 
@@ -301,7 +309,10 @@ fn a_dirtab_marks_what_is_touched() {
     assert_eq!(visible.generated, [path("/data/run1/.cvmfscatalog")]);
     assert_eq!(catalogs(&repo), ["/", "/data/run1"]);
     let rows = healthy(&repo);
-    assert_eq!(rows.rows[&path("/data/run1")].entry.mtime.secs, 1_700_000_000);
+    assert_eq!(
+        rows.rows[&path("/data/run1")].entry.mtime.secs,
+        1_700_000_000
+    );
     let marker = &rows.rows[&path("/data/run1/.cvmfscatalog")].entry;
     assert_eq!((marker.perm, marker.size()), (0o644, 0));
 
@@ -317,10 +328,17 @@ fn a_dirtab_marks_what_is_touched() {
 #[test]
 fn a_changed_dirtab_looks_at_the_whole_tree() {
     let repo = software();
-    let visible = repo.publish(repo.changes().file("/.cvmfsdirtab", b"/*\n/sw/app/*\n").done());
+    let visible = repo.publish(
+        repo.changes()
+            .file("/.cvmfsdirtab", b"/*\n/sw/app/*\n")
+            .done(),
+    );
     assert_eq!(
         visible.generated,
-        [path("/plain/.cvmfscatalog"), path("/sw/app/lib/.cvmfscatalog")]
+        [
+            path("/plain/.cvmfscatalog"),
+            path("/sw/app/lib/.cvmfscatalog")
+        ]
     );
     assert_eq!(
         catalogs(&repo),
@@ -370,7 +388,12 @@ fn a_generated_marker_that_is_removed_while_its_rule_matches_is_no_change() {
 fn a_dirtab_follows_a_moved_tree() {
     let repo = software();
     repo.publish(repo.changes().file("/.cvmfsdirtab", b"/archive/*\n").done());
-    repo.publish(repo.changes().dir("/archive").moved("/plain", "/archive/plain").done());
+    repo.publish(
+        repo.changes()
+            .dir("/archive")
+            .moved("/plain", "/archive/plain")
+            .done(),
+    );
     assert_eq!(catalogs(&repo), ["/", "/archive/plain", "/sw", "/sw/app"]);
 }
 
@@ -382,7 +405,11 @@ fn a_broken_dirtab_is_refused() {
     assert!(error.to_string().contains(".cvmfsdirtab"), "{error}");
 }
 
-fn weighty(count: usize, changes: crate::support::changes::Changes, at: &str) -> crate::support::changes::Changes {
+fn weighty(
+    count: usize,
+    changes: crate::support::changes::Changes,
+    at: &str,
+) -> crate::support::changes::Changes {
     (0..count).fold(changes, |changes, i| {
         changes.file(&format!("{at}/f{i:03}"), format!("{at}{i}").as_bytes())
     })
@@ -414,7 +441,9 @@ fn balancing_splits_what_is_heavy_and_merges_what_has_become_light() {
             .done(),
     );
     // and go once it is not
-    let set = (0..29).fold(repo.changes(), |set, i| set.remove(&format!("/big/f{i:03}")));
+    let set = (0..29).fold(repo.changes(), |set, i| {
+        set.remove(&format!("/big/f{i:03}"))
+    });
     repo.publish(set.done());
     assert_eq!(catalogs(&repo), ["/"]);
     assert!(!names(&healthy(&repo)).contains("/big/.cvmfscatalog"));
@@ -432,7 +461,11 @@ fn hard_links_are_broken_up_and_named() {
             .done(),
     );
     assert_eq!(visible.broken_links, [vec![path("/d/a"), path("/d/b")]]);
-    for row in healthy(&repo).rows.values().filter(|row| !row.entry.is_dir()) {
+    for row in healthy(&repo)
+        .rows
+        .values()
+        .filter(|row| !row.entry.is_dir())
+    {
         assert_eq!((row.linkcount, row.link_group), (1, 0));
     }
 }
@@ -483,8 +516,13 @@ fn hard_links_within_a_directory_stay_groups_where_configured() {
 fn extended_attributes_that_do_not_fit_are_named() {
     let repo = Repo::new();
     let mut with = dir();
-    for (name, len) in [("security.selinux", 3), ("user.long", 256), ("user.ok", 255)] {
-        with.xattrs.insert(name.as_bytes().to_vec(), vec![b'x'; len]);
+    for (name, len) in [
+        ("security.selinux", 3),
+        ("user.long", 256),
+        ("user.ok", 255),
+    ] {
+        with.xattrs
+            .insert(name.as_bytes().to_vec(), vec![b'x'; len]);
     }
     let visible = repo.publish(repo.changes().put("/d", with, Children::None).done());
     let dropped: Vec<_> = visible.dropped_xattrs.iter().map(|d| d.why).collect();
@@ -507,7 +545,9 @@ fn limits_warn_or_refuse() {
             &repo.params(),
             b"pretends to be large",
         );
-        let set = repo.changes().put("/large", entry(kind(content)), Children::None);
+        let set = repo
+            .changes()
+            .put("/large", entry(kind(content)), Children::None);
         let request = repo.request(weighty(1100, set, "").done());
         repo.try_publish(&request)
     };

@@ -84,7 +84,11 @@ fn changes_elsewhere_are_kept() {
     collide(
         &repo,
         |c| c.file("/a/ours", b"ours").implicit("/a", 1_800_000_000),
-        |c| c.file("/a/theirs", b"theirs").remove("/b").file("/n/theirs", b""),
+        |c| {
+            c.file("/a/theirs", b"theirs")
+                .remove("/b")
+                .file("/n/theirs", b"")
+        },
     )
     .unwrap();
     for kept in ["/a/ours", "/a/theirs", "/n/theirs", "/a/one"] {
@@ -156,11 +160,7 @@ fn type_against_change() {
     );
     expect(found, "/a/one", ConflictKind::TypeChanged);
     let repo = shared();
-    let found = collide(
-        &repo,
-        |c| c.dir("/a/one"),
-        |c| c.file("/a/one", b"theirs"),
-    );
+    let found = collide(&repo, |c| c.dir("/a/one"), |c| c.file("/a/one", b"theirs"));
     expect(found, "/a/one", ConflictKind::BothChanged);
     let repo = shared();
     let found = collide(
@@ -375,12 +375,37 @@ fn ours_moves_what_was_staged() {
     let repo = shared();
     let base = repo.head();
     let ours = repo.changes_on(base.clone()).moved("/a", "/moved").done();
-    let theirs = repo.changes_on(base).file("/a/one", b"theirs, longer").done();
+    let theirs = repo
+        .changes_on(base)
+        .file("/a/one", b"theirs, longer")
+        .done();
     repo.publish(theirs);
     publish(&repo, ours, OnConflict::Ours).unwrap();
     let moved = repo.head().lookup(&path("/moved/one")).unwrap().unwrap();
     assert_eq!(moved.entry.size(), 3);
     assert!(!has(&repo, "/a"));
+}
+
+#[test]
+fn content_that_only_an_older_revision_had_must_still_be_there() {
+    let repo = shared();
+    let base = repo.head();
+    let ours = repo.changes_on(base.clone()).moved("/a", "/moved").done();
+    let leaf = base.lookup(&path("/a/deep/leaf")).unwrap().unwrap();
+    repo.publish(repo.changes_on(base).remove("/a").done());
+    // as a garbage collection does
+    for name in leaf.entry.regular().unwrap().content.objects() {
+        repo.publisher.storage().delete(&name).unwrap();
+    }
+    let mut request = repo.request(ours);
+    request.on_conflict = OnConflict::Ours;
+    match repo.try_publish(&request).unwrap_err() {
+        CommitError::Objects(error) => {
+            assert!(error.to_string().contains("/moved/deep/leaf"), "{error}");
+        }
+        error => panic!("{error}"),
+    }
+    assert!(!has(&repo, "/moved"));
 }
 
 #[test]
@@ -393,7 +418,10 @@ fn a_conflict_publishes_nothing_and_can_be_tried_again() {
             .file("/fine", b"fine")
             .done()
     };
-    let theirs = repo.changes_on(base.clone()).file("/a/one", b"theirs").done();
+    let theirs = repo
+        .changes_on(base.clone())
+        .file("/a/one", b"theirs")
+        .done();
     let published = repo.publish(theirs);
     publish(&repo, ours(), OnConflict::Fail).unwrap_err();
     assert_eq!(*repo.head().root_hash(), published.root_hash);

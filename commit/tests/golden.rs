@@ -106,13 +106,16 @@ fn compare_counters(theirs: &Rows, ours: &Rows, folder: &Path, version: &str) {
         let mut expected = *counters;
         if prefix.is_root() {
             expected.self_.regular -= 1;
-            expected.self_.file_size -= i64::try_from(
-                theirs.rows[&path("/new_repository")].entry.size(),
-            )
-            .unwrap();
+            expected.self_.file_size -=
+                i64::try_from(theirs.rows[&path("/new_repository")].entry.size()).unwrap();
         }
         let (_, counters) = &ours.catalogs[prefix];
-        assert_eq!(expected, *counters, "{} {version} {prefix}", folder.display());
+        assert_eq!(
+            expected,
+            *counters,
+            "{} {version} {prefix}",
+            folder.display()
+        );
     }
 }
 

@@ -48,7 +48,10 @@ fn changes(repo: &Repo) -> ChangeSet {
 fn is_new(revision: &Revision) -> bool {
     let there = |at: &str| revision.lookup(&path(at)).unwrap().is_some();
     let seen = (there("/n/new"), there("/also"), !there("/n/old"));
-    assert!(seen == (true, true, true) || seen == (false, false, false), "{seen:?}");
+    assert!(
+        seen == (true, true, true) || seen == (false, false, false),
+        "{seen:?}"
+    );
     seen.0
 }
 
@@ -64,7 +67,10 @@ fn finish(repo: &Repo, set: &ChangeSet, visible: bool) {
     assert_checks(repo);
     assert_eq!(is_new(&head(repo)), visible);
     match commit::resume(&repo.txn_dir(), &publisher, repo.now()).unwrap() {
-        Resumed::Done { snapshot, visible: found } => {
+        Resumed::Done {
+            snapshot,
+            visible: found,
+        } => {
             assert!(visible);
             assert_eq!(snapshot, 1);
             assert_eq!(found.root_hash, *head(repo).root_hash());
@@ -103,7 +109,6 @@ fn a_crash_at_each_step() {
         }));
         scenario.teardown();
         assert!(crashed.is_err(), "{step} was never passed");
-        eprintln!("crashed at {step}");
         finish(&repo, &set, visible);
     }
 }
@@ -156,7 +161,11 @@ fn an_error_at_each_step_leaves_nothing_or_everything() {
         commit::txn::clear(&repo.txn_dir()).unwrap();
         repo.later();
         let again = commit::publish(&request, &repo.reopened(), &repo.txn_dir(), &NoProgress);
-        assert_eq!(matches!(again.unwrap(), Outcome::Nothing), visible, "{step}");
+        assert_eq!(
+            matches!(again.unwrap(), Outcome::Nothing),
+            visible,
+            "{step}"
+        );
         assert_checks(&repo);
     }
 }

@@ -1,6 +1,10 @@
 //! What a commit promises, seen from outside.
 
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a test that skips says so")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test that skips says so"
+)]
 
 mod support;
 
@@ -10,8 +14,8 @@ mod golden;
 mod model;
 mod official;
 mod publish;
-mod scale;
 mod resign;
 mod rmfs;
 mod rollback;
+mod scale;
 mod tags;

@@ -176,7 +176,10 @@ impl World {
             let mut again = again;
             for change in &mut again.change_set.changes {
                 change.base_root = *head.root_hash();
-                change.base = head.lookup(&change.path).unwrap().map(|r| Box::new(r.entry));
+                change.base = head
+                    .lookup(&change.path)
+                    .unwrap()
+                    .map(|r| Box::new(r.entry));
             }
             assert_eq!(self.repo.try_publish(&again).unwrap(), Outcome::Nothing);
         }

@@ -14,6 +14,7 @@ use formats::changeset::{Change, Children, Op};
 use formats::dirtab::Dirtab;
 use formats::entry::{Entry, Kind, Mtime};
 use formats::hash::Hash;
+use formats::object::ObjectName;
 use formats::path::{Name, RepoPath};
 use formats::server_conf::Params;
 
@@ -63,6 +64,8 @@ pub(crate) struct Touched {
     pub(crate) kept_markers: BTreeSet<RepoPath>,
     /// Implicit times of directories, published only along with a real change.
     pub(crate) implicit: Vec<(RepoPath, Mtime)>,
+    /// Objects that rows taken from another revision than the newest refer to.
+    pub(crate) referred: Vec<(ObjectName, RepoPath)>,
     /// Names of one inode within one directory.
     pub(crate) links: BTreeMap<(RepoPath, u64), Vec<RepoPath>>,
 }
@@ -502,6 +505,8 @@ impl<'s, 'a> Applier<'s, 'a> {
             let row = make_row(path, entry, 2, 0, false);
             self.session.make_nested(path, &row)?;
         }
+        // what the newest revision refers to is there; what only an older one does may be gone
+        let is_old = self.session.at(&RepoPath::root()).base != Some(*root);
         let mut next_group = HashMap::new();
         let mut pending = vec![(source.clone(), path.clone())];
         while let Some((from, to)) = pending.pop() {
@@ -537,6 +542,10 @@ impl<'s, 'a> Applier<'s, 'a> {
                         }
                     },
                 };
+                if is_old && let Some(file) = row.entry.regular().filter(|file| !file.external) {
+                    let objects = file.content.objects().map(|name| (name, target.clone()));
+                    self.touched.referred.extend(objects);
+                }
                 let links = row.linkcount;
                 self.session
                     .insert_row(&target, row.entry, links, group, row.hidden)?;

@@ -37,9 +37,7 @@ pub fn seal(store: &dyn ObjectStore, params: &Params, bytes: &[u8]) -> Regular {
             })
             .collect();
         Content::Chunks {
-            bulk: params
-                .bulk_chunks
-                .then(|| object(ObjectKind::Data, bytes)),
+            bulk: params.bulk_chunks.then(|| object(ObjectKind::Data, bytes)),
             chunks,
         }
     };
@@ -188,8 +186,7 @@ impl Changes {
     /// A directory that was published at `from`.
     pub fn moved(self, from: &str, to: &str) -> Self {
         let entry = self.base.lookup(&path(from)).unwrap().unwrap().entry;
-        self.put(to, entry, Children::From(path(from)))
-            .remove(from)
+        self.put(to, entry, Children::From(path(from))).remove(from)
     }
 
     /// A file with content.

@@ -97,11 +97,7 @@ pub enum Exempt {
 }
 
 /// Lists what differs between an official revision and ours.
-pub fn differences(
-    official: &Rows,
-    ours: &Rows,
-    exempt: &dyn Fn(&str) -> Exempt,
-) -> Vec<String> {
+pub fn differences(official: &Rows, ours: &Rows, exempt: &dyn Fn(&str) -> Exempt) -> Vec<String> {
     let mut found = Vec::new();
     let paths: BTreeSet<&RepoPath> = official.rows.keys().chain(ours.rows.keys()).collect();
     for path in paths {
@@ -112,13 +108,18 @@ pub fn differences(
         }
         match (official.rows.get(path), ours.rows.get(path)) {
             (Some(a), Some(b)) if plain(a, allowed) == plain(b, allowed) => {}
-            (Some(a), Some(b)) => found.push(format!("{path}:\n  official {a:?}\n  ours     {b:?}")),
+            (Some(a), Some(b)) => {
+                found.push(format!("{path}:\n  official {a:?}\n  ours     {b:?}"))
+            }
             (Some(_), None) => found.push(format!("{path}: only in the official revision")),
             (None, _) => found.push(format!("{path}: only in ours")),
         }
     }
-    let prefixes: BTreeSet<&RepoPath> =
-        official.catalogs.keys().chain(ours.catalogs.keys()).collect();
+    let prefixes: BTreeSet<&RepoPath> = official
+        .catalogs
+        .keys()
+        .chain(ours.catalogs.keys())
+        .collect();
     for path in prefixes {
         let allowed = exempt(&String::from_utf8_lossy(path.as_bytes()));
         match (official.catalogs.get(path), ours.catalogs.get(path)) {

@@ -1,8 +1,8 @@
 //! A repository of its own for one test.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use commit::{
@@ -152,8 +152,7 @@ impl Repo {
     /// Publishes, an hour after the last time.
     pub fn try_publish(&self, request: &Request) -> Result<Outcome, CommitError> {
         self.clock.fetch_add(3600, Ordering::Relaxed);
-        let outcome =
-            commit::publish(request, &self.publisher, &self.txn_dir(), &NoProgress)?;
+        let outcome = commit::publish(request, &self.publisher, &self.txn_dir(), &NoProgress)?;
         commit::txn::clear(&self.txn_dir()).unwrap();
         Ok(outcome)
     }

@@ -27,13 +27,19 @@ pub fn changes_to(
     let mut changes = Changes::new(repo, base.clone(), staged.clone(), params.clone());
     let mut pending = vec![RepoPath::root()];
     while let Some(at) = pending.pop() {
-        let here = dir.join(OsStr::from_bytes(at.as_bytes().strip_prefix(b"/").unwrap_or(b"")));
+        let here = dir.join(OsStr::from_bytes(
+            at.as_bytes().strip_prefix(b"/").unwrap_or(b""),
+        ));
         let mut names: Vec<Name> = fs::read_dir(&here)
             .unwrap()
             .map(|entry| Name::new(entry.unwrap().file_name().as_bytes()).unwrap())
             .collect();
         names.sort();
-        let published = if base.lookup(&at).unwrap().is_some_and(|row| row.entry.is_dir()) {
+        let published = if base
+            .lookup(&at)
+            .unwrap()
+            .is_some_and(|row| row.entry.is_dir())
+        {
             base.list(&at).unwrap()
         } else {
             Vec::new()
