@@ -10,6 +10,7 @@ mod support;
 
 mod catalogs;
 mod conflicts;
+mod faults;
 mod golden;
 mod model;
 mod official;
