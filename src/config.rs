@@ -67,7 +67,7 @@ pub struct MountSection {
     /// Other users than the daemon's may enter the mount; the kernel checks permissions. Absent:
     /// yes for root, for others where `/etc/fuse.conf` has `user_allow_other`.
     pub allow_other: Option<bool>,
-    /// Threads that take requests from the kernel; 0: one a core, at least 2.
+    /// Threads that take requests from the kernel; 0: as many as cores, 2 to 4.
     pub threads: usize,
 }
 

@@ -9,33 +9,35 @@
 //! Being killed loses nothing either: the stages' journals are always ahead of the answers given.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fsimpl::session::{self, MountError, MountOptions, Session};
-use fsimpl::{Fs, probe};
+use fsimpl::Fs;
+use fsimpl::session::{self, MountError, Session};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::api::{Progress, Staged, Step, Unit, Watch};
-use crate::clock;
-use crate::config::{Refresh, Settings};
-use crate::control::client::Client;
+use crate::api::{Progress, Staged, Watch};
+use crate::config::Settings;
 use crate::control::{self, Control};
 use crate::engine::{Engine, Live};
 use crate::hook;
 use crate::report::{Context, Failure, Kind, Result};
 use crate::serve;
-use crate::state::{DaemonInfo, Lock, State};
+use crate::state::{DaemonInfo, State};
+
+mod follow;
+mod up;
+
+use up::Sockets;
 
 /// How often to look whether somebody else has unmounted us.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long processes that hold files open have after a shutdown was asked for.
 const DETACH_WAIT: Duration = Duration::from_secs(5);
-/// How long to wait for another command to let the state's lock go.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How long a commit that is under way may go on at the end; service managers wait for 90 s.
 const COMMIT_WAIT: Duration = Duration::from_secs(60);
 /// How long answers that are being given may take at the end.
@@ -61,13 +63,13 @@ pub fn run(
     watch: &dyn Watch,
     ready: impl FnOnce(&DaemonInfo),
 ) -> Result<()> {
-    prepare_process();
+    raise_file_limit();
     let state = State::create(&settings.state_dir)?;
-    let lock = only_daemon(&state)?;
-    let mountpoint = mountpoint(&settings, wanted)?;
-    take_off_stale(&state, &mountpoint, watch);
+    let lock = up::only_daemon(&state)?;
+    let mountpoint = up::mountpoint(&settings, wanted)?;
+    up::take_off_stale(&state, &mountpoint, watch);
     let engine = Arc::new(Engine::new(state, settings, lock));
-    let fs = open_all(&engine, watch)?;
+    let fs = up::open_all(&engine, watch)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -75,19 +77,40 @@ pub fn run(
         .build()
         .context("cannot start the runtime")?;
     // bound before mounting: what cannot be had fails before anything is visible
-    let group = engine.settings().file.control.group.clone();
     let socket = engine.state().socket();
-    let listener = runtime.block_on(async { control::bind(&socket, group.as_deref()) })?;
-    let http = runtime.block_on(listen(&engine, wanted))?;
-    let session = session::mount(Arc::clone(&fs), &mountpoint, &mount_options(&engine))
-        .inspect_err(|_| drop(std::fs::remove_file(&socket)))?;
-    let session = Arc::new(session);
+    let sockets = up::sockets(&runtime, &engine, wanted)?;
+    let result = match session::mount(Arc::clone(&fs), &mountpoint, &up::mount_options(&engine)) {
+        Ok(session) => {
+            let session = Arc::new(session);
+            let result = live(&runtime, &engine, fs, &session, sockets, ready);
+            if result.is_err() && !session.is_finished() {
+                // better no mount than one that nobody answers
+                let _ = session.detach();
+            }
+            result
+        }
+        Err(error) => Err(error.into()),
+    };
+    runtime.shutdown_timeout(ANSWER_WAIT);
+    let _ = std::fs::remove_file(&socket);
+    engine.close();
+    result
+}
+
+/// From the mount to its end.
+fn live(
+    runtime: &Runtime,
+    engine: &Arc<Engine>,
+    fs: Arc<Fs>,
+    session: &Arc<Session>,
+    sockets: Sockets,
+    ready: impl FnOnce(&DaemonInfo),
+) -> Result<()> {
+    let http = sockets.http.as_ref().map(|(_, at)| format!("http://{at}"));
     let info = DaemonInfo {
         pid: std::process::id(),
         mountpoint: session.mountpoint().to_owned(),
-        http: http
-            .as_ref()
-            .map(|(_, address)| format!("http://{address}")),
+        http,
         version: env!("CARGO_PKG_VERSION").into(),
     };
     engine.state().write_daemon_info(&info)?;
@@ -99,51 +122,39 @@ pub fn run(
     let (close, mut closing) = tokio::sync::watch::channel(());
     let ending = Arc::new(AtomicBool::new(false));
     let control = Arc::new(Control {
-        engine: Arc::clone(&engine),
+        engine: Arc::clone(engine),
         ending: Arc::clone(&ending),
         stop,
         unmount: {
-            let session = Arc::clone(&session);
+            let session = Arc::clone(session);
             Box::new(move || unmount_now(&session))
         },
     });
     let service = control::router(control).into_make_service_with_connect_info::<control::Caller>();
     let answering = runtime.spawn(async move {
         let closed = async move { drop(closing.changed().await) };
-        axum::serve(listener, service)
+        axum::serve(sockets.control, service)
             .with_graceful_shutdown(closed)
             .await
     });
-    if let Some((listener, _)) = http {
-        let service = serve::router(storages(&engine));
+    if let Some((listener, _)) = sockets.http {
+        let service = serve::router(up::storages(engine));
         runtime.spawn(async move { axum::serve(listener, service).await });
     }
-    std::thread::Builder::new()
-        .name("follow".into())
-        .spawn({
-            let engine = Arc::downgrade(&engine);
-            move || follow(&engine)
-        })
-        .context("cannot start a thread")?;
+    follow::start(engine)?;
     tracing::info!(pid = info.pid, "mounted on {}", info.mountpoint.display());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     ready(&info);
-    let why = runtime.block_on(until_end(&session, &ending, stopped))?;
+    let why = runtime.block_on(until_end(session, &ending, stopped))?;
     tracing::info!("ending: {why:?}");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    // nothing new is taken on
+    // nothing new is taken on, and answers that are on their way get out
     let _ = close.send(());
-    let result = go_down(&engine, &session, why);
-    // answers that are on their way get out
-    if runtime
-        .block_on(async { tokio::time::timeout(ANSWER_WAIT, answering).await })
-        .is_err()
-    {
+    let result = go_down(engine, session, why);
+    let answered = async { tokio::time::timeout(ANSWER_WAIT, answering).await };
+    if runtime.block_on(answered).is_err() {
         tracing::warn!("somebody still waits for an answer, and gets none");
     }
-    runtime.shutdown_timeout(ANSWER_WAIT);
-    let _ = std::fs::remove_file(&socket);
-    engine.close();
     result
 }
 
@@ -155,176 +166,12 @@ enum Why {
     Unmounted,
 }
 
-fn prepare_process() {
+fn raise_file_limit() {
     // a staged tree may have many files open
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(e) = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit) {
         tracing::warn!("cannot raise the limit of open files: {e}");
-    }
-}
-
-/// The state's lock, or who has it.
-fn only_daemon(state: &State) -> Result<Lock> {
-    let deadline = Instant::now() + LOCK_WAIT;
-    loop {
-        let pid = match state.try_lock()? {
-            Ok(lock) => return Ok(lock),
-            Err(pid) => pid,
-        };
-        if matches!(Client::connect(&state.socket()), Ok(Some(_)) | Err(_)) {
-            let place = match state.daemon_info() {
-                Some(info) if info.pid == pid => {
-                    format!("it has mounted {}", info.mountpoint.display())
-                }
-                _ => "it is starting".into(),
-            };
-            return Err(Failure::failed(format!(
-                "a daemon runs on the state in {} already: process {pid}; {place}",
-                state.dir().display()
-            ))
-            .hint(
-                "`prepub unmount` ends it; for a second one name another state with --state-dir",
-            ));
-        }
-        if Instant::now() >= deadline {
-            return Err(state.busy(pid));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn mountpoint(settings: &Settings, wanted: &Wanted) -> Result<PathBuf> {
-    if let Some(path) = &wanted.mountpoint {
-        return std::path::absolute(path)
-            .context(format_args!("{} is no usable path", path.display()));
-    }
-    let path = &settings.mountpoint;
-    // one that is there may be the mount of a daemon that died, which cannot be looked into
-    if !session::is_stale(path) && !session::is_mounted(path) {
-        std::fs::create_dir_all(path).context(format_args!(
-            "cannot make the mount point {}",
-            path.display()
-        ))?;
-    }
-    Ok(path.clone())
-}
-
-/// An earlier daemon of this state that died elsewhere left its mount there. One at our own place is
-/// taken off by mounting.
-fn take_off_stale(state: &State, mountpoint: &Path, watch: &dyn Watch) {
-    let Some(last) = state.daemon_info() else {
-        return;
-    };
-    if last.mountpoint != mountpoint && session::is_stale(&last.mountpoint) {
-        let place = last.mountpoint.display();
-        match session::unmount(&last.mountpoint, true) {
-            Ok(()) => watch.note(&format!(
-                "took off what a dead daemon had mounted on {place}"
-            )),
-            Err(e) => watch.note(&format!(
-                "warning: a dead daemon's mount is left on {place}: {e}"
-            )),
-        }
-    }
-}
-
-fn mount_options(engine: &Engine) -> MountOptions {
-    let section = &engine.settings().file.mount;
-    MountOptions {
-        allow_other: section.allow_other.unwrap_or_else(probe::may_allow_other),
-        threads: (section.threads > 0).then_some(section.threads),
-    }
-}
-
-/// Opens every repository. One that cannot be opened is left out; the mount is there for the rest.
-fn open_all(engine: &Engine, watch: &dyn Watch) -> Result<Arc<Fs>> {
-    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let fs = Arc::new(Fs::new(clock::now, (uid.as_raw(), gid.as_raw())));
-    let names = engine.state().repositories()?;
-    for (done, name) in names.iter().enumerate() {
-        watch.progress(Progress {
-            step: Step::Recover,
-            done: done as u64,
-            total: names.len() as u64,
-            unit: Unit::Repositories,
-        });
-        match engine.repo(name) {
-            Ok(repo) => fs
-                .add_repository(Arc::clone(&repo.stage))
-                .context(format_args!("cannot show {name}"))?,
-            Err(failure) => {
-                tracing::error!("{name} is not mounted: {failure}");
-                watch.note(&format!("warning: {name} is not mounted: {failure}"));
-            }
-        }
-    }
-    Ok(fs)
-}
-
-async fn listen(
-    engine: &Engine,
-    wanted: &Wanted,
-) -> Result<Option<(tokio::net::TcpListener, SocketAddr)>> {
-    let section = &engine.settings().file.serve;
-    if !section.enabled {
-        return Ok(None);
-    }
-    let address = wanted.listen.unwrap_or(section.listen);
-    let listener = serve::listen(address).await?;
-    let got = listener.local_addr().context("cannot tell the port")?;
-    if got != address {
-        tracing::warn!("{address} is taken; serving at http://{got}");
-    }
-    Ok(Some((listener, got)))
-}
-
-fn storages(engine: &Arc<Engine>) -> serve::Storages {
-    let engine = Arc::downgrade(engine);
-    Arc::new(move || {
-        let Some(engine) = engine.upgrade() else {
-            return Vec::new();
-        };
-        let names = engine.state().repositories().unwrap_or_default();
-        let dir = |name: String| {
-            let home = commit::RepoHome::embedded(engine.state().dir(), &name).ok()?;
-            Some((name, home.storage_dir().ok()?))
-        };
-        names.into_iter().filter_map(dir).collect()
-    })
-}
-
-/// Lets unstaged paths follow what others publish.
-fn follow(engine: &std::sync::Weak<Engine>) {
-    loop {
-        let Some(interval) = engine
-            .upgrade()
-            .map(|engine| engine.settings().file.stage.refresh_interval.0)
-        else {
-            return;
-        };
-        std::thread::sleep(interval);
-        let Some(engine) = engine.upgrade() else {
-            return;
-        };
-        for repo in engine.open_repos() {
-            let pinned = engine.settings().repository(repo.name()).refresh == Refresh::Pinned;
-            // whoever has its turn moves the base itself
-            let Some(_turn) = repo.turn.try_lock() else {
-                continue;
-            };
-            if pinned || !repo.stage.frozen().is_empty() {
-                continue;
-            }
-            let head = repo.published.head(std::time::SystemTime::now());
-            let followed = head.and_then(|(head, _)| repo.follow(&head.manifest().root_catalog));
-            if let Err(failure) = followed {
-                tracing::warn!(
-                    "{}: cannot follow what is published: {failure}",
-                    repo.name()
-                );
-            }
-        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! Nothing here prints or knows of sockets.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -34,7 +36,19 @@ pub struct Engine {
     opening: Mutex<()>,
     repos: RwLock<BTreeMap<String, Arc<Repo>>>,
     live: OnceLock<Live>,
+    scratches: AtomicU64,
     _lock: Lock,
+}
+
+/// A directory that goes when it is dropped.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::debug!("cannot remove {}: {error}", self.0.display());
+        }
+    }
 }
 
 /// What only a daemon has.
@@ -56,6 +70,7 @@ impl Engine {
             opening: Mutex::new(()),
             repos: RwLock::default(),
             live: OnceLock::new(),
+            scratches: AtomicU64::new(0),
             _lock: lock,
         }
     }
@@ -177,6 +192,19 @@ impl Engine {
         }
         let sealer = Sealer::new(limits).context("cannot start the sealing threads")?;
         Ok(Arc::clone(self.sealer.get_or_init(|| Arc::new(sealer))))
+    }
+
+    /// An empty directory for as long as one look or check takes.
+    fn scratch(&self) -> Result<Scratch> {
+        let root = self.state.dir().join("cache/work");
+        let number = self.scratches.fetch_add(1, Ordering::Relaxed);
+        if number == 0 {
+            // what a process that was killed left there; the state is ours alone
+            let _ = std::fs::remove_dir_all(&root);
+        }
+        let dir = root.join(number.to_string());
+        std::fs::create_dir_all(&dir).context(format_args!("cannot make {}", dir.display()))?;
+        Ok(Scratch(dir))
     }
 
     fn must_be_registered(&self, name: &str) -> Result<()> {

@@ -549,3 +549,26 @@ fn others_may_look_and_not_touch() {
     assert!(sandbox.ok(["diff", REPO]).contains("/other"));
     sandbox.unmount();
 }
+
+#[test]
+fn a_daemon_that_hangs_is_exit_code_7() {
+    use rustix::process::{Pid, Signal, kill_process};
+    if skip_unless(can_mount(), "/dev/fuse") {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    sandbox.ok(["mkfs", REPO]);
+    sandbox.mount();
+    let pid = Pid::from_raw(sandbox.daemon_pid().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let text = sandbox.fails(7, ["status"]);
+    kill_process(pid, Signal::CONT).unwrap();
+    assert!(text.contains("does not answer"), "{text}");
+    sandbox.ok(["status"]);
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(sandbox.wait_for_exit().success(), "{}", sandbox.log());
+    assert!(
+        fs::read_dir(sandbox.mountpoint()).unwrap().next().is_none(),
+        "SIGTERM unmounts"
+    );
+}

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -17,6 +18,9 @@ use crate::report::{Context, Failure, Kind, Result};
 
 /// `sun_path` holds 108 bytes with its NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// How long a daemon may take to begin an answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// A daemon that answers.
 pub struct Client {
@@ -48,11 +52,7 @@ impl Client {
             )
             .because(&e)
             .hint("become a member of the socket's group ([control] in the configuration), or use sudo")),
-            Err(e) => Err(Failure::new(
-                Kind::Unreachable,
-                format!("the daemon does not answer on {}", socket.display()),
-            )
-            .because(&e)),
+            Err(e) => Err(silent(socket).because(&e)),
         }
     }
 
@@ -94,6 +94,14 @@ fn lost(error: &(dyn std::error::Error + 'static)) -> Failure {
         .hint("staged changes are kept; STATE/log/prepub.log may say why, and `prepub mount` starts it again")
 }
 
+fn silent(socket: &Path) -> Failure {
+    Failure::new(
+        Kind::Unreachable,
+        format!("the daemon does not answer on {}", socket.display()),
+    )
+    .hint("`prepub doctor` may say why; if the daemon is ended, staged changes are kept")
+}
+
 async fn ask(socket: &Path, request: &Request, watch: &dyn Watch) -> Result<Value> {
     let stream = connect(socket).await.map_err(|e| lost(&e))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
@@ -108,7 +116,11 @@ async fn ask(socket: &Path, request: &Request, watch: &dyn Watch) -> Result<Valu
         .header("host", "prepub")
         .body(Full::new(Bytes::from(body.to_string())))
         .context("cannot write the request")?;
-    let response = sender.send_request(http).await.map_err(|e| lost(&e))?;
+    // answers begin at once, however long they take: a daemon that is silent hangs
+    let response = tokio::time::timeout(ANSWER_WAIT, sender.send_request(http))
+        .await
+        .map_err(|_| silent(socket))?
+        .map_err(|e| lost(&e))?;
     listen(response.into_body(), watch).await
 }
 

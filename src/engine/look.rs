@@ -12,7 +12,7 @@ use super::repo::{Published, Repo};
 use super::{Engine, days_until};
 use crate::api::reply::{self, DroppedXattr, Limit, OpenFile, RepoStatus, Summary, Trouble};
 use crate::api::{PathText, Progress, Status, Step, Unit, Watch};
-use crate::report::{Context, Failure, Kind, Result};
+use crate::report::{Failure, Kind, Result};
 
 /// For good: sealing ends when it is done, not when somebody loses patience.
 const FOR_GOOD: Duration = Duration::from_secs(365 * 86_400);
@@ -111,19 +111,15 @@ impl Engine {
             paths => paths.iter().map(|p| p.0.clone()).collect(),
         };
         let change_set = changes(&repo, &targets)?;
-        let work = repo.txn_dir.join("preview");
-        // what an interrupted look left behind is worth nothing
-        let _ = std::fs::remove_dir_all(&work);
-        std::fs::create_dir_all(&work).context(format_args!("cannot make {}", work.display()))?;
+        let work = self.scratch()?;
         let preview = commit::preview(
             &change_set,
             repo.stage.objects().as_ref(),
             &repo.published.publisher,
             SystemTime::now(),
-            &work,
-        );
-        let _ = std::fs::remove_dir_all(&work);
-        Ok(describe(name, preview?))
+            &work.0,
+        )?;
+        Ok(describe(name, preview))
     }
 }
 

@@ -156,14 +156,11 @@ impl Engine {
 
     pub(super) fn check(&self, args: &Check, watch: &dyn Watch) -> Result<Checked> {
         let published = self.published(&args.repo)?;
-        let scratch = self.state.cache(&args.repo).join("check");
-        let _ = std::fs::remove_dir_all(&scratch);
-        std::fs::create_dir_all(&scratch)
-            .context(format_args!("cannot make {}", scratch.display()))?;
+        let scratch = self.scratch()?;
         // what is cached was whole once: a check reads what the storage holds now
         let store = Arc::clone(published.repository().store());
         let keys = published.home.public_keys()?;
-        let cache = scratch.join("catalogs");
+        let cache = scratch.0.join("catalogs");
         let repository = Repository::new(&args.repo, store, keys, cache, Limits::default())?;
         let repository = &Arc::new(repository);
         let checksum =
@@ -172,12 +169,11 @@ impl Engine {
             repository,
             // one that cannot be read is found by the check itself
             reflog_checksum: checksum.unwrap_or_default(),
-            scratch: &scratch,
+            scratch: &scratch.0,
             now: SystemTime::now(),
         };
         let options = check::Options { data: args.data };
         let report = check::check(&subject, options, &Checking(watch));
-        let _ = std::fs::remove_dir_all(&scratch);
         let problems = report.findings.iter();
         Ok(Checked {
             repo: args.repo.clone(),

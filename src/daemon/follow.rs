@@ -1,0 +1,52 @@
+//! Unstaged paths follow what others publish.
+
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use crate::config::Refresh;
+use crate::engine::Engine;
+use crate::report::{Context, Result};
+
+/// Looks every `refresh_interval` for as long as the engine is there.
+pub fn start(engine: &Arc<Engine>) -> Result<()> {
+    let engine = Arc::downgrade(engine);
+    std::thread::Builder::new()
+        .name("follow".into())
+        .spawn(move || follow(&engine))
+        .context("cannot start a thread")?;
+    Ok(())
+}
+
+/// Lets unstaged paths follow what others publish.
+fn follow(engine: &Weak<Engine>) {
+    loop {
+        let Some(interval) = engine
+            .upgrade()
+            .map(|engine| engine.settings().file.stage.refresh_interval.0)
+        else {
+            return;
+        };
+        std::thread::sleep(interval);
+        let Some(engine) = engine.upgrade() else {
+            return;
+        };
+        for repo in engine.open_repos() {
+            let pinned = engine.settings().repository(repo.name()).refresh == Refresh::Pinned;
+            // whoever has its turn moves the base itself
+            let Some(_turn) = repo.turn.try_lock() else {
+                continue;
+            };
+            if pinned || !repo.stage.frozen().is_empty() {
+                continue;
+            }
+            let head = repo.published.head(SystemTime::now());
+            let followed = head.and_then(|(head, _)| repo.follow(&head.manifest().root_catalog));
+            if let Err(failure) = followed {
+                tracing::warn!(
+                    "{}: cannot follow what is published: {failure}",
+                    repo.name()
+                );
+            }
+        }
+    }
+}
