@@ -119,9 +119,15 @@ impl Running {
 
     /// Waits until it was unmounted.
     pub fn join(self) -> io::Result<()> {
-        self.thread
+        let ended = self
+            .thread
             .join()
-            .unwrap_or_else(|_| Err(io::Error::other("a thread that serves the mount panicked")))
+            .unwrap_or_else(|_| Err(io::Error::other("a thread that serves the mount panicked")));
+        match ended {
+            // one of several threads may see the end of the connection this way
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+            ended => ended,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use formats::chunk::ChunkSizes;
@@ -11,10 +11,14 @@ use formats::manifest::SignedManifest;
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::session::{self, MountOptions, Session};
 use fsimpl::{Fs, Stage, StageConfig, StageParams, Time};
+use rustix::mount::UnmountFlags;
 use store::{DirStore, Durability, ObjectStore, Repository};
 
 pub const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/sha1");
 pub const REPO: &str = "sha1.example.org";
+
+/// How long one mount may be used.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// True if FUSE can be used here; says why not otherwise.
 pub fn fuse_works() -> bool {
@@ -90,6 +94,21 @@ pub struct Mounted {
     pub repo: PathBuf,
     pub session: Option<Session>,
     dir: tempfile::TempDir,
+    _watchdog: mpsc::Sender<()>,
+}
+
+/// A test that hangs in a call on its own mount cannot even be killed: cuts the connection then, so
+/// that every call on it fails. Ends with the sender.
+fn watchdog(mountpoint: PathBuf) -> mpsc::Sender<()> {
+    let (sender, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("{} hangs; the connection is cut", mountpoint.display());
+            let flags = UnmountFlags::FORCE | UnmountFlags::DETACH;
+            drop(rustix::mount::unmount(&mountpoint, flags));
+        }
+    });
+    sender
 }
 
 impl Mounted {
@@ -106,6 +125,7 @@ impl Mounted {
         Self {
             stage,
             repo: mountpoint.join(REPO),
+            _watchdog: watchdog(mountpoint.clone()),
             mountpoint,
             session: Some(session),
             dir,
@@ -133,7 +153,10 @@ impl Mounted {
         let Some(session) = self.session.take() else {
             return;
         };
-        if let Err(error) = session.unmount() {
+        // a test may have taken it off itself
+        if session::is_mounted(&self.mountpoint)
+            && let Err(error) = session.unmount()
+        {
             eprintln!("{error}");
             session.detach().unwrap();
         }
