@@ -154,6 +154,7 @@ struct Run<'a, S> {
     done: Vec<Op>,
     /// Which number the subject has given to an inode.
     inos: BTreeMap<Id, u64>,
+    numbers_stay: bool,
     revision: Option<u64>,
     /// Times that follow from this run are not older.
     started: SystemTime,
@@ -178,6 +179,7 @@ impl<'a, S: Subject> Run<'a, S> {
             terms,
             done: Vec::new(),
             inos: BTreeMap::new(),
+            numbers_stay: true,
             revision,
             started,
         }
@@ -207,9 +209,14 @@ impl<'a, S: Subject> Run<'a, S> {
             Op::Restart | Op::Kill => {
                 // a number is kept as long as somebody may know it
                 self.inos.clear();
+                self.numbers_stay = true;
                 self.compare_all()
             }
-            Op::Abort { .. } => self.compare_all(),
+            Op::Abort { .. } => {
+                // what comes back may have another number for as long as its own is taken
+                self.numbers_stay = false;
+                self.compare_all()
+            }
             _ if self.done.len().is_multiple_of(self.terms.stride) => self.compare_all(),
             _ => Ok(()),
         }
@@ -224,6 +231,9 @@ impl<'a, S: Subject> Run<'a, S> {
             let Some(got) = got.get(path) else { continue };
             let about = |what: String| format!("{path:?}: {what}");
             problems.extend(self.differences(wanted, got).into_iter().map(about));
+        }
+        if !self.numbers_stay {
+            self.inos.clear();
         }
         problems.extend(number(&mut self.inos, &wanted, &got));
         for slot in 0..SLOTS {

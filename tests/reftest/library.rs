@@ -408,7 +408,11 @@ impl Library {
         done.map(|()| Answer::Done).map_err(errno)
     }
 
+    /// Takes lookups back. While a file is open, the kernel keeps it and the directories above it.
     fn forget(&mut self) {
+        if self.files.iter().any(Option::is_some) {
+            return;
+        }
         for ino in std::mem::take(&mut self.forgets) {
             self.fs().forget(ino, 1);
         }

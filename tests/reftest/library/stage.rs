@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use commit::{NoProgress, OnConflict, Outcome, Publisher, RepoHome, Request, Stratum0, txn};
 use formats::RepoPath;
@@ -75,7 +75,12 @@ impl World {
         stage.close().unwrap();
         let gone = Arc::downgrade(&stage);
         drop(stage);
-        assert!(gone.upgrade().is_none(), "a closed stage is still held");
+        // a file that is being sealed holds it for a moment
+        let deadline = Instant::now() + SEAL_WAIT;
+        while gone.strong_count() > 0 {
+            assert!(Instant::now() < deadline, "a closed stage is still held");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.running = Some(Running::start(self.dir.path(), &self.home));
     }
 
@@ -93,7 +98,10 @@ impl World {
         let frozen = match stage.freeze(&[repo_path(path)], writers, &()) {
             Ok(frozen) => frozen,
             Err(FreezeError::NotFound(_)) => return Answer::Failed(refusal::NOT_FOUND),
-            Err(FreezeError::OpenFiles(_)) => return Answer::Failed(refusal::OPEN_FILES),
+            Err(FreezeError::OpenFiles(files)) => {
+                eprintln!("open: {files:?}");
+                return Answer::Failed(refusal::OPEN_FILES);
+            }
             Err(FreezeError::ReplacedAncestor(_)) => {
                 return Answer::Failed(refusal::REPLACED_ANCESTOR);
             }

@@ -57,9 +57,11 @@ impl Model {
     }
 
     fn open(&mut self, slot: usize, path: &Path, how: How, perm: u16) -> Maybe {
-        self.handles[slot] = None;
         match self.open_inode(path, how, perm)? {
-            Err(errno) => Some(Err(errno)),
+            Err(errno) => {
+                self.handles[slot] = None;
+                Some(Err(errno))
+            }
             Ok(id) => {
                 let How {
                     read,
