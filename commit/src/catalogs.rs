@@ -30,7 +30,7 @@ use formats::path::{PathError, RepoPath};
 use formats::server_conf::Params;
 use store::{ObjectStore, RepoError, Repository, StoreError};
 
-use crate::policy::{self, DroppedXattr};
+use crate::policy::{self, Dropped};
 use apply::{Applier, Rules};
 use finish::{Closed, Seal};
 use markers::MarkerStyle;
@@ -146,7 +146,7 @@ pub struct Report {
     /// Bytes of the files counted in `files`, uncompressed.
     pub bytes_raw: u64,
     /// Extended attributes that are not published.
-    pub dropped_xattrs: Vec<DroppedXattr>,
+    pub dropped_xattrs: Dropped,
     /// Special files that the repository does not keep.
     pub special_skipped: Vec<RepoPath>,
     /// Markers that were made.

@@ -321,7 +321,7 @@ impl Finder<'_> {
     }
 
     fn same(&self, path: &RepoPath, ours: &Entry, theirs: &Entry) -> bool {
-        let ours = policy::publishable(self.params, path, ours, &mut Vec::new());
+        let ours = policy::publishable(self.params, path, ours, &mut policy::Dropped::default());
         if ours.is_dir() {
             return unchanged(&ours, theirs);
         }

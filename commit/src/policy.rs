@@ -31,6 +31,32 @@ pub struct DroppedXattr {
     pub why: DropReason,
 }
 
+/// Most dropped attributes that are named; on a host with SELinux every file has one.
+pub const DROPPED_NAMED_MAX: usize = 10_000;
+
+/// Extended attributes that are not published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// At most [`DROPPED_NAMED_MAX`].
+    pub named: Vec<DroppedXattr>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+impl Dropped {
+    fn add(&mut self, path: &RepoPath, name: &[u8], why: DropReason) {
+        if self.named.len() >= DROPPED_NAMED_MAX {
+            self.more += 1;
+            return;
+        }
+        self.named.push(DroppedXattr {
+            path: path.clone(),
+            name: name.to_vec(),
+            why,
+        });
+    }
+}
+
 /// Why an extended attribute is not published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,7 +92,7 @@ pub fn publishable(
     params: &Params,
     path: &RepoPath,
     entry: &Entry,
-    dropped: &mut Vec<DroppedXattr>,
+    dropped: &mut Dropped,
 ) -> Entry {
     let mut published = entry.clone();
     published.mtime.nanos = params
@@ -90,11 +116,7 @@ pub fn publishable(
             None
         };
         if let Some(why) = why {
-            dropped.push(DroppedXattr {
-                path: path.clone(),
-                name: name.clone(),
-                why,
-            });
+            dropped.add(path, name, why);
         }
         why.is_none()
     });
@@ -188,12 +210,12 @@ mod tests {
             (b"user.b", 256),
             (b"user.c", 257),
         ]);
-        let mut dropped = Vec::new();
+        let mut dropped = Dropped::default();
         let path = "/d".parse().unwrap();
         let published = publishable(&params, &path, &entry, &mut dropped);
         assert_eq!(published.xattrs.len(), 1);
         assert_eq!(published.mtime.nanos, None);
-        let why: Vec<_> = dropped.iter().map(|d| d.why).collect();
+        let why: Vec<_> = dropped.named.iter().map(|d| d.why).collect();
         assert_eq!(
             why,
             [

@@ -66,8 +66,10 @@ pub struct Preview {
     pub catalogs: Vec<RepoPath>,
     /// Directories whose generated markers would go.
     pub ungenerated: Vec<RepoPath>,
-    /// Extended attributes that would not be published.
+    /// Extended attributes that would not be published; the first of them.
     pub dropped_xattrs: Vec<DroppedXattr>,
+    /// How many more there are.
+    pub dropped_xattrs_more: u64,
     /// Special files that the repository does not keep.
     pub special_skipped: Vec<RepoPath>,
     /// Hard-link groups that would be broken up: the names of each.
@@ -151,7 +153,8 @@ pub fn preview(
         is_empty: plan.is_empty(),
         catalogs: plan.changed_catalogs(),
         ungenerated: report.ungenerated,
-        dropped_xattrs: report.dropped_xattrs,
+        dropped_xattrs: report.dropped_xattrs.named,
+        dropped_xattrs_more: report.dropped_xattrs.more,
         special_skipped: report.special_skipped,
         broken_links: report.broken_links,
         limits: report.limits,
@@ -183,7 +186,7 @@ fn what(
     {
         return Some(What::RenamedFrom(source.clone()));
     }
-    let new = policy::publishable(params, &change.path, entry, &mut Vec::new());
+    let new = policy::publishable(params, &change.path, entry, &mut policy::Dropped::default());
     match published {
         None => Some(What::Added),
         Some(old) if policy::same(params, old, &new) => None,

@@ -13,161 +13,30 @@
 //! What the stage does about it is the caller's affair: it retires the snapshot once it is visible,
 //! and thaws it otherwise.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+mod request;
+mod resume;
 
-use formats::changeset::ChangeSet;
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
 use formats::hash::Hash;
 use formats::history::{TagNameError, check_tag_name};
-use formats::path::RepoPath;
 use formats::server_conf::Params;
-use serde::{Deserialize, Serialize};
-use store::{ObjectStore, RepoError};
+use store::RepoError;
 
 use crate::catalogs::{CatalogsError, LimitExceeded, Plan, Wish};
 use crate::conflicts::{self, Conflicts};
 use crate::objects::{self, ObjectsError, StoredObjects};
-use crate::policy::{self, DroppedXattr};
+use crate::policy;
 use crate::publisher::{Lease, NewRevision, Publisher, PublisherError};
 use crate::txn::{self, State, Txn, TxnError};
+
+pub use request::{NoProgress, OnConflict, Outcome, Progress, Request, Seconds, Step, Visible};
+pub use resume::{Resumed, resume};
 
 /// New bytes from which on the storage is synced before the lease too, so that the sync under the
 /// lease finds little to do.
 const SYNC_EARLY_BYTES: u64 = 64 << 20;
-
-/// What to publish, and how.
-#[derive(Clone)]
-pub struct Request {
-    /// The changes.
-    pub change_set: ChangeSet,
-    /// The stage's id of the frozen snapshot: recorded, so that it can be retired after a crash.
-    pub snapshot: u64,
-    /// Where the objects lie that the change set's files need and that are not published yet.
-    pub objects: Arc<dyn ObjectStore>,
-    /// A tag to set on the new revision.
-    pub tag: Option<String>,
-    /// The tag's description.
-    pub message: String,
-    /// Make a revision even if nothing changes.
-    pub allow_empty: bool,
-    /// What to do about paths that another publisher changed as well.
-    pub on_conflict: OnConflict,
-    /// What time it is.
-    pub clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
-}
-
-impl std::fmt::Debug for Request {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request")
-            .field("repo", &self.change_set.repo)
-            .field("changes", &self.change_set.changes.len())
-            .field("snapshot", &self.snapshot)
-            .field("tag", &self.tag)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What to do about paths that another publisher changed as well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnConflict {
-    /// Refuse the commit and name them.
-    #[default]
-    Fail,
-    /// Ours replace theirs; directories that they removed are made again.
-    Ours,
-}
-
-/// Which part of a commit is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Objects go into the storage.
-    Store,
-    /// Catalogs are written.
-    Catalogs,
-    /// Tags, reflog and manifest.
-    Submit,
-}
-
-/// Told how far a commit has come. Called from several threads.
-pub trait Progress: Send + Sync {
-    /// `done` of `total`.
-    fn step(&self, step: Step, done: u64, total: u64);
-}
-
-/// Tells nobody.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoProgress;
-
-impl Progress for NoProgress {
-    fn step(&self, _: Step, _: u64, _: u64) {}
-}
-
-/// How a commit ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// There is a new revision.
-    Visible(Box<Visible>),
-    /// Everything staged is published as it is: no revision was made.
-    Nothing,
-}
-
-/// A new revision.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Visible {
-    /// Its number.
-    pub revision: u64,
-    /// Its root catalog.
-    pub root_hash: Hash,
-    /// The root catalog it replaced.
-    pub previous_root_hash: Hash,
-    /// The tag that was asked for.
-    pub tag: Option<String>,
-    /// Files, links and special files added or changed.
-    pub files: u64,
-    /// Directories added or changed.
-    pub directories: u64,
-    /// Entries removed, each with everything below it.
-    pub removed: u64,
-    /// Bytes of those files, uncompressed.
-    pub bytes_raw: u64,
-    /// Objects that were not in the storage.
-    pub objects_new: u64,
-    /// Objects that were.
-    pub objects_reused: u64,
-    /// Bytes of the new objects, catalogs included.
-    pub bytes_stored: u64,
-    /// Catalogs written.
-    pub catalogs: u64,
-    /// Markers that were made.
-    pub generated: Vec<RepoPath>,
-    /// Hard-link groups that were broken up: the names of each.
-    pub broken_links: Vec<Vec<RepoPath>>,
-    /// Special files that the repository does not keep.
-    pub special_skipped: Vec<RepoPath>,
-    /// Limits that are exceeded, and not enforced.
-    pub warnings: Vec<LimitExceeded>,
-    /// Extended attributes that are not published.
-    pub dropped_xattrs: Vec<DroppedXattr>,
-    /// For how long the whitelist was still valid.
-    pub whitelist_left: Duration,
-    /// Where the time went.
-    pub seconds: Seconds,
-}
-
-/// Where the time went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Seconds {
-    /// Storing objects.
-    pub store: f64,
-    /// The lease.
-    pub lease_held: f64,
-    /// Making catalogs, within the lease.
-    pub catalogs: f64,
-    /// From the first step to the last.
-    pub total: f64,
-}
 
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
@@ -368,17 +237,17 @@ impl Commit<'_> {
         }
     }
 
+    /// Conflicts, catalogs, and the last steps; the lease ends when this returns.
     fn under_lease(
         &self,
         lease: Box<dyn Lease + '_>,
         leased: Instant,
         params: &Params,
         stored: StoredObjects,
-        mut seconds_spent: Seconds,
+        mut spent: Seconds,
     ) -> Result<Outcome, CommitError> {
         let now = self.now();
         let manifest = lease.head().manifest().clone();
-        let whitelist_left = lease.head().whitelist().remaining(now).unwrap_or_default();
         if let Some(tag) = &self.request.tag {
             lease.check_tag(tag)?;
         }
@@ -396,20 +265,20 @@ impl Commit<'_> {
         if params.limits.enforce {
             self.refuse(plan.report.limits.clone())?;
         }
-        objects::check_referred(&plan.referred, self.publisher.storage().as_ref())?;
+        let storage = self.publisher.storage().as_ref();
+        objects::check_referred(&plan.referred, storage)?;
         let report = plan.report.clone();
         let closed = plan.close(
-            self.publisher.storage().as_ref(),
+            storage,
             seconds(now),
             manifest.revision.saturating_add(1),
             &mut |done, total| self.progress.step(Step::Catalogs, done, total),
         )?;
-        seconds_spent.catalogs = begun.elapsed().as_secs_f64();
+        spent.catalogs = begun.elapsed().as_secs_f64();
         fail_at("commit::catalogs")?;
         if params.garbage_collection {
-            objects::recheck(&self.request.change_set, self.publisher.storage().as_ref())?;
+            objects::recheck(&self.request.change_set, storage)?;
         }
-
         let revision = NewRevision {
             root_hash: closed.root,
             root_bytes: closed.root_bytes,
@@ -420,37 +289,26 @@ impl Commit<'_> {
             tag: self.request.tag.clone(),
             message: self.request.message.clone(),
         };
-        let new_catalogs = closed.catalogs.iter().filter(|catalog| catalog.is_new);
-        let mut visible = Box::new(Visible {
-            revision: revision.revision,
-            root_hash: revision.root_hash,
-            previous_root_hash: revision.previous_root,
-            tag: revision.tag.clone(),
-            files: report.files,
-            directories: report.directories,
-            removed: report.removed,
-            bytes_raw: report.bytes_raw,
-            objects_new: stored.new,
-            objects_reused: stored.reused,
-            bytes_stored: stored.bytes + new_catalogs.map(|c| c.stored_bytes).sum::<u64>(),
-            catalogs: closed.catalogs.len() as u64,
-            generated: report.generated,
-            broken_links: report.broken_links,
-            special_skipped: report.special_skipped,
-            warnings: report.limits,
-            dropped_xattrs: report.dropped_xattrs,
-            whitelist_left,
-            seconds: seconds_spent,
-        });
+        let mut visible = Box::new(Visible::of(&revision, report, stored, &closed.catalogs));
+        visible.whitelist_left = lease.head().whitelist().remaining(now).unwrap_or_default();
+        visible.seconds = spent;
+        self.submit(lease, leased, &revision, visible, now)
+    }
+
+    fn submit(
+        &self,
+        lease: Box<dyn Lease + '_>,
+        leased: Instant,
+        revision: &NewRevision,
+        mut visible: Box<Visible>,
+        now: SystemTime,
+    ) -> Result<Outcome, CommitError> {
         self.progress.step(Step::Submit, 0, 1);
-        let record_in = |revision: &NewRevision, report: Box<Visible>| {
+        let submitted = lease.submit(revision.clone(), now, &mut |revision| {
             self.txn.set(State::Submitted {
                 revision: revision.clone(),
-                report,
+                report: visible.clone(),
             })
-        };
-        let submitted = lease.submit(revision.clone(), now, &mut |revision| {
-            record_in(revision, visible.clone())
         });
         if let Err(error) = submitted {
             // the last step may have worked although it reported a failure
@@ -458,7 +316,7 @@ impl Commit<'_> {
                 txn::find(self.txn.dir())?.map(|found| found.state),
                 Some(State::Submitted { .. })
             );
-            if !(may_be_visible && self.publisher.landed(&revision, now)?) {
+            if !(may_be_visible && self.publisher.landed(revision, now)?) {
                 return Err(error.into());
             }
         }
@@ -511,55 +369,6 @@ impl Commit<'_> {
 
 fn seconds(time: SystemTime) -> i64 {
     crate::stratum0::seconds(time).cast_signed()
-}
-
-/// What became of a commit that was interrupted.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Resumed {
-    /// There was none.
-    None,
-    /// It was done: retire the snapshot, then [`crate::txn::clear`].
-    Done {
-        /// The stage's id of the snapshot.
-        snapshot: u64,
-        /// The revision.
-        visible: Box<Visible>,
-    },
-    /// It was not: thaw the snapshot. The record is cleared.
-    NotDone {
-        /// The stage's id of the snapshot.
-        snapshot: u64,
-    },
-}
-
-/// Finds out what became of an interrupted commit.
-///
-/// # Errors
-/// When the record or, where it is not enough, the published head cannot be read.
-pub fn resume(
-    txn_dir: &Path,
-    publisher: &dyn Publisher,
-    now: SystemTime,
-) -> Result<Resumed, CommitError> {
-    let Some(found) = txn::find(txn_dir)? else {
-        txn::clear(txn_dir)?;
-        return Ok(Resumed::None);
-    };
-    let snapshot = found.snapshot;
-    let visible = match found.state {
-        State::Visible { report } => Some(report),
-        State::Submitted { revision, report } => {
-            publisher.landed(&revision, now)?.then_some(report)
-        }
-        State::Frozen | State::Stored | State::Leased => None,
-    };
-    match visible {
-        Some(visible) => Ok(Resumed::Done { snapshot, visible }),
-        None => {
-            txn::clear(txn_dir)?;
-            Ok(Resumed::NotDone { snapshot })
-        }
-    }
 }
 
 /// A named place at which tests make a commit fail.

@@ -35,6 +35,14 @@ pub enum PublisherError {
         /// Why.
         source: store::HeadError,
     },
+    /// A revision that the published one was built on cannot be read.
+    #[error("cannot find out whether a revision of {repo} was published")]
+    Chain {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The head is good, but the whitelist ends too soon to publish.
     #[error("the whitelist of {repo} has expired; renew it with `prepub resign {repo}`")]
     WhitelistExpired {

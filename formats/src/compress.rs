@@ -34,8 +34,6 @@ static IDLE: Mutex<Vec<Engine>> = Mutex::new(Vec::new());
 struct Engine {
     deflate: Compress,
     out: Vec<u8>,
-    /// Of the level that names are made with: others must not get into [`IDLE`].
-    is_kept: bool,
 }
 
 impl Engine {
@@ -44,14 +42,10 @@ impl Engine {
         idle.unwrap_or_else(|| Self {
             deflate: Compress::new(flate2::Compression::new(6), true),
             out: Vec::with_capacity(OUT_BUFFER_BYTES),
-            is_kept: true,
         })
     }
 
     fn give_back(mut self) {
-        if !self.is_kept {
-            return;
-        }
         // resetting touches 64 KiB of hash table; a lock held for it would be held long
         self.deflate.reset();
         self.out.clear();
@@ -134,20 +128,6 @@ impl<W: Write> Compressor<W> {
     pub fn new(how: Compression, sink: W) -> Self {
         let engine = (how == Compression::Zlib).then(Engine::take);
         Self { engine, sink }
-    }
-
-    /// Starts a zlib stream at the fastest level: for content whose bytes nobody else makes, so that
-    /// its name need not be CVMFS's.
-    pub fn quick(sink: W) -> Self {
-        let engine = Engine {
-            deflate: Compress::new(flate2::Compression::fast(), true),
-            out: Vec::with_capacity(OUT_BUFFER_BYTES),
-            is_kept: false,
-        };
-        Self {
-            engine: Some(engine),
-            sink,
-        }
     }
 
     /// Ends the stream and hands the sink back. The sink is not flushed.

@@ -7,9 +7,10 @@
 //!
 //! Conflicts were found before; nothing here asks who else changed a path.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod graft;
 
-use formats::catalog::Role;
+use std::collections::{BTreeMap, BTreeSet};
+
 use formats::changeset::{Change, Children, Op};
 use formats::dirtab::Dirtab;
 use formats::entry::{Entry, Kind, Mtime};
@@ -441,134 +442,6 @@ impl<'s, 'a> Applier<'s, 'a> {
         }
         self.checked_parent = Some(parent);
         Ok(())
-    }
-
-    /// Makes the directories down to `dir` again, as they were in the revision `root`.
-    fn remake(&mut self, dir: &RepoPath, root: &Hash) -> Result<(), CatalogsError> {
-        let revision = self.revision(root)?;
-        let mut path = RepoPath::root();
-        for name in dir.components() {
-            path = path.join(&name);
-            let stands = self.session.lookup(&path)?;
-            if stands.as_ref().is_some_and(|row| row.entry.is_dir()) {
-                continue;
-            }
-            let was = revision
-                .lookup(&path)
-                .map_err(|source| CatalogsError::Read {
-                    prefix: path.clone(),
-                    source,
-                })?
-                .filter(|row| row.entry.is_dir())
-                .ok_or_else(|| CatalogsError::ParentMissing(path.clone()))?;
-            self.clear(&path, stands.as_ref())?;
-            self.make_directory(&path, was.entry)?;
-            self.frames.push((path.clone(), Origin::Remade));
-        }
-        Ok(())
-    }
-
-    fn revision(&self, root: &Hash) -> Result<std::sync::Arc<store::Revision>, CatalogsError> {
-        self.session
-            .repo()
-            .revision(root)
-            .map_err(|source| CatalogsError::Read {
-                prefix: RepoPath::root(),
-                source,
-            })
-    }
-
-    /// Copies the rows of the directory `source` of the revision `root` to `path`, nested catalogs
-    /// as nested catalogs.
-    fn graft(
-        &mut self,
-        source: &RepoPath,
-        root: &Hash,
-        path: &RepoPath,
-        entry: Entry,
-    ) -> Result<(), CatalogsError> {
-        let revision = self.revision(root)?;
-        let read = |at: &RepoPath, source| CatalogsError::Read {
-            prefix: at.clone(),
-            source,
-        };
-        let moved = revision
-            .lookup(source)
-            .map_err(|e| read(source, e))?
-            .filter(|row| row.entry.is_dir())
-            .ok_or_else(|| CatalogsError::SourceMissing {
-                path: path.clone(),
-                source_path: source.clone(),
-            })?;
-        self.session.insert(path, entry.clone())?;
-        if moved.role == Role::Mountpoint {
-            let row = make_row(path, entry, 2, 0, false);
-            self.session.make_nested(path, &row)?;
-        }
-        // what the newest revision refers to is there; what only an older one does may be gone
-        let is_old = self.session.at(&RepoPath::root()).base != Some(*root);
-        let mut next_group = HashMap::new();
-        let mut pending = vec![(source.clone(), path.clone())];
-        while let Some((from, to)) = pending.pop() {
-            let rows = revision.list(&from).map_err(|e| read(&from, e))?;
-            let home = self.session.content_home(&to)?;
-            let mut groups: HashMap<u32, u32> = HashMap::new();
-            for row in rows {
-                let name = Name::new(&row.name).map_err(|source| CatalogsError::BadRow {
-                    dir: from.clone(),
-                    source,
-                })?;
-                let target = to.join(&name);
-                if row.entry.is_dir() {
-                    self.session.insert(&target, row.entry.clone())?;
-                    if row.role == Role::Mountpoint {
-                        let plain = make_row(&target, row.entry, 2, 0, false);
-                        self.session.make_nested(&target, &plain)?;
-                    }
-                    if self.rules.dirtab.is_some() {
-                        self.touched.directories.insert(target.clone());
-                    }
-                    pending.push((from.join(&name), target));
-                    continue;
-                }
-                let group = match row.link_group {
-                    0 => 0,
-                    old => match groups.get(&old) {
-                        Some(group) => *group,
-                        None => {
-                            let group = self.new_group(&home, &mut next_group)?;
-                            groups.insert(old, group);
-                            group
-                        }
-                    },
-                };
-                if is_old && let Some(file) = row.entry.regular().filter(|file| !file.external) {
-                    let objects = file.content.objects().map(|name| (name, target.clone()));
-                    self.touched.referred.extend(objects);
-                }
-                let links = row.linkcount;
-                self.session
-                    .insert_row(&target, row.entry, links, group, row.hidden)?;
-            }
-        }
-        self.report.directories += 1;
-        self.note_effective(path);
-        self.frames
-            .push((path.clone(), Origin::From(source.clone(), *root)));
-        Ok(())
-    }
-
-    fn new_group(
-        &mut self,
-        home: &RepoPath,
-        next: &mut HashMap<RepoPath, u32>,
-    ) -> Result<u32, CatalogsError> {
-        let last = match next.get(home) {
-            Some(last) => *last,
-            None => self.session.max_link_group(home)?,
-        };
-        next.insert(home.clone(), last + 1);
-        Ok(last + 1)
     }
 }
 

@@ -147,18 +147,3 @@ fn reads_from_a_source_that_dribbles_and_interrupts() {
         .unwrap();
     assert!(content == data);
 }
-
-#[test]
-fn a_quick_stream_reads_back_and_leaves_names_alone() {
-    let bytes: Vec<u8> = (0..300_000_u32).flat_map(|i| (i / 7).to_le_bytes()).collect();
-    let named = compress(Compression::Zlib, &bytes);
-    let mut quick = Compressor::quick(Vec::new());
-    quick.write_all(&bytes).unwrap();
-    let stored = quick.finish().unwrap();
-    assert_eq!(
-        decompress_all(Compression::Zlib, &stored, bytes.len()).unwrap(),
-        bytes
-    );
-    assert_ne!(stored, named);
-    assert_eq!(compress(Compression::Zlib, &bytes), named);
-}

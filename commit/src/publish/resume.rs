@@ -1,0 +1,59 @@
+//! What became of a commit that a crash interrupted.
+//!
+//! The record decides where it can; where only the last step was left, the published revision does.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::{CommitError, Visible};
+use crate::publisher::Publisher;
+use crate::txn::{self, State};
+
+/// What became of a commit that was interrupted.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resumed {
+    /// There was none.
+    None,
+    /// It was done: retire the snapshot, then [`crate::txn::clear`].
+    Done {
+        /// The stage's id of the snapshot.
+        snapshot: u64,
+        /// The revision.
+        visible: Box<Visible>,
+    },
+    /// It was not: thaw the snapshot. The record is cleared.
+    NotDone {
+        /// The stage's id of the snapshot.
+        snapshot: u64,
+    },
+}
+
+/// Finds out what became of an interrupted commit.
+///
+/// # Errors
+/// When the record or, where it is not enough, the published head cannot be read.
+pub fn resume(
+    txn_dir: &Path,
+    publisher: &dyn Publisher,
+    now: SystemTime,
+) -> Result<Resumed, CommitError> {
+    let Some(found) = txn::find(txn_dir)? else {
+        txn::clear(txn_dir)?;
+        return Ok(Resumed::None);
+    };
+    let snapshot = found.snapshot;
+    let visible = match found.state {
+        State::Visible { report } => Some(report),
+        State::Submitted { revision, report } => {
+            publisher.landed(&revision, now)?.then_some(report)
+        }
+        State::Frozen | State::Stored | State::Leased => None,
+    };
+    match visible {
+        Some(visible) => Ok(Resumed::Done { snapshot, visible }),
+        None => {
+            txn::clear(txn_dir)?;
+            Ok(Resumed::NotDone { snapshot })
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! A lease, and what it takes to make a revision visible under it.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use formats::hash::Hash;
+use formats::history::{Head as TagHead, Tag};
+use formats::manifest::Manifest;
+use formats::object::{ObjectKind, ObjectName};
+use formats::reflog::{RefKind, Reference};
+use formats::server_conf::Params;
+use formats::trust::{sign_manifest, verify_listed};
+use store::Head;
+
+use super::locks::Locks;
+use super::{MANIFEST, Stratum0, seconds};
+use crate::home::{HomeError, KeyFile};
+use crate::publisher::{Lease, NewRevision, Publisher, PublisherError, Record};
+use crate::records;
+
+/// The right to publish: locks, and the head they protect.
+pub(crate) struct Stratum0Lease<'a> {
+    pub(super) publisher: &'a Stratum0,
+    pub(super) head: Head,
+    pub(super) locks: Locks,
+}
+
+/// What else happens to the tags when a revision is published.
+pub(crate) enum TagEdit<'t> {
+    /// The usual: a tag if one is wanted, and the trunk tags follow.
+    Publish,
+    /// Nothing: there is no new tag database.
+    Keep,
+    /// Something else.
+    Other(&'t mut dyn FnMut(&mut formats::history::HistoryWriter, &TagHead) -> TagResult),
+}
+
+type TagResult = Result<(), formats::history::HistoryError>;
+
+impl Stratum0Lease<'_> {
+    fn edit_tags(
+        &self,
+        revision: &NewRevision,
+        params: &Params,
+        edit: TagEdit<'_>,
+        work: &Path,
+    ) -> Result<Option<Hash>, PublisherError> {
+        let head = TagHead {
+            hash: revision.root_hash,
+            size: revision.root_bytes,
+            revision: revision.revision,
+            timestamp: revision.timestamp,
+        };
+        let mut usual = |writer: &mut formats::history::HistoryWriter, head: &TagHead| {
+            if let Some(before) = auto_tags_before(params, revision.timestamp) {
+                writer.remove_auto_tags(before)?;
+            }
+            let name = match &revision.tag {
+                Some(name) => Some(name.clone()),
+                None if params.auto_tag => Some(formats::history::auto_tag_name(
+                    revision.timestamp,
+                    |name| matches!(writer.tag(name), Ok(Some(_))),
+                )),
+                None => None,
+            };
+            if let Some(name) = name {
+                writer.insert(&Tag {
+                    name,
+                    hash: head.hash,
+                    size: head.size,
+                    revision: head.revision,
+                    timestamp: head.timestamp,
+                    description: revision.message.clone(),
+                    branch: String::new(),
+                })?;
+            }
+            writer.set_trunk(head)
+        };
+        let edit: &mut dyn FnMut(&mut formats::history::HistoryWriter, &TagHead) -> TagResult =
+            match edit {
+                TagEdit::Publish => &mut usual,
+                TagEdit::Keep => return Ok(self.head.manifest().history),
+                TagEdit::Other(other) => other,
+            };
+        records::edit_history(
+            self.publisher.storage.as_ref(),
+            &self.publisher.home.name,
+            self.head.manifest().history,
+            params.algorithm,
+            work,
+            &mut |writer| edit(writer, &head),
+        )
+        .map(Some)
+        .map_err(|e| self.publisher.records(e))
+    }
+
+    /// Publishes `revision`, which may be the published one with other tags.
+    pub(crate) fn publish(
+        self,
+        revision: NewRevision,
+        edit: TagEdit<'_>,
+        now: SystemTime,
+        record: Record<'_>,
+    ) -> Result<NewRevision, PublisherError> {
+        let publisher = self.publisher;
+        let storage = publisher.storage.as_ref();
+        let params = publisher.params()?;
+        let work = publisher.work()?;
+        let certificate = publisher.home.certificate()?;
+        let key = publisher.home.private_key(KeyFile::Key)?;
+        certificate
+            .verify_key(&key)
+            .and_then(|()| verify_listed(self.head.whitelist(), &certificate))
+            .map_err(publisher.sign_error())?;
+        let history = self.edit_tags(&revision, &params, edit, work.path())?;
+        let algorithm = params.algorithm;
+        let certificate_hash = records::store_bytes(
+            storage,
+            algorithm,
+            ObjectKind::Certificate,
+            certificate.pem(),
+        )
+        .map_err(|e| publisher.records(e))?;
+        fail_at("stratum0::before_sync")?;
+        storage.sync().map_err(publisher.storage_error("sync"))?;
+
+        let before = self.head.manifest();
+        // clients refuse a manifest that is older than the one they have, whatever our clock does
+        let published = seconds(now).max(before.published);
+        let reference = |hash, kind| Reference {
+            hash,
+            kind,
+            timestamp: published.cast_signed(),
+        };
+        let mut references = vec![
+            reference(revision.root_hash, RefKind::Catalog),
+            reference(certificate_hash, RefKind::Certificate),
+        ];
+        references.extend(history.map(|hash| reference(hash, RefKind::History)));
+        references.extend(
+            before
+                .meta_info
+                .map(|hash| reference(hash, RefKind::MetaInfo)),
+        );
+        let reflog = records::append_reflog(
+            storage,
+            &publisher.home.spool_dir,
+            algorithm,
+            before.reflog,
+            &references,
+            work.path(),
+        )
+        .map_err(|e| publisher.records(e))?;
+        fail_at("stratum0::after_reflog")?;
+
+        let mut manifest = Manifest {
+            root_catalog: revision.root_hash,
+            catalog_bytes: revision.root_bytes,
+            ttl_seconds: revision.ttl_seconds,
+            revision: revision.revision,
+            garbage_collectable: params.garbage_collection,
+            alt_paths: params.alt_paths,
+            micro_catalog: before.micro_catalog,
+            name: publisher.home.name.clone(),
+            certificate: Some(certificate_hash),
+            history,
+            published,
+            meta_info: before.meta_info,
+            reflog: Some(reflog),
+        };
+        manifest.alt_paths = params.alt_paths && publisher.place_alt_links(&manifest)?;
+        let bytes = sign_manifest(manifest, algorithm, &key)
+            .map_err(publisher.sign_error())?
+            .to_bytes()
+            .map_err(|source| PublisherError::Manifest {
+                repo: publisher.home.name.clone(),
+                source,
+            })?;
+        record(&revision).map_err(PublisherError::Record)?;
+        fail_at("stratum0::before_manifest")?;
+        storage
+            .write_root(MANIFEST, &bytes)
+            .map_err(publisher.storage_error("publish in"))?;
+        fail_at("stratum0::after_manifest")?;
+        self.locks.published(&revision.root_hash);
+        Ok(revision)
+    }
+}
+
+impl Lease for Stratum0Lease<'_> {
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn check_tag(&self, name: &str) -> Result<(), PublisherError> {
+        let work = self.publisher.work()?;
+        let history = self
+            .publisher
+            .read_history(self.head.manifest().history, work.path())?;
+        let taken = match history {
+            Some(history) => history.tag(name).map_err(|source| PublisherError::Tags {
+                repo: self.publisher.home.name.clone(),
+                source,
+            })?,
+            None => None,
+        };
+        match taken {
+            Some(tag) => Err(PublisherError::TagExists {
+                name: tag.name,
+                revision: tag.revision,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn submit(
+        self: Box<Self>,
+        revision: NewRevision,
+        now: SystemTime,
+        record: Record<'_>,
+    ) -> Result<NewRevision, PublisherError> {
+        self.publish(revision, TagEdit::Publish, now, record)
+    }
+}
+
+impl Stratum0 {
+    /// Makes root catalog, certificate, tags and meta information reachable by their other names,
+    /// which clients of protected repositories use. False where the storage cannot.
+    fn place_alt_links(&self, manifest: &Manifest) -> Result<bool, PublisherError> {
+        let Some(dir) = self.storage.local_dir() else {
+            return Ok(false);
+        };
+        let objects = [
+            (Some(manifest.root_catalog), ObjectKind::Catalog),
+            (manifest.certificate, ObjectKind::Certificate),
+            (manifest.history, ObjectKind::History),
+            (manifest.meta_info, ObjectKind::MetaInfo),
+        ];
+        for (hash, kind) in objects {
+            let Some(hash) = hash else {
+                continue;
+            };
+            let name = ObjectName::new(hash, kind);
+            let link = dir.join(format!(".cvmfsalt-{name}"));
+            match std::os::unix::fs::symlink(name.storage_path(), &link) {
+                Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(HomeError::Write { path: link, source }.into());
+                }
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// From when on automatic tags are kept; none if all are.
+fn auto_tags_before(params: &Params, now: i64) -> Option<i64> {
+    crate::timespan::before(&params.auto_tag_timespan, now)
+}
+
+/// A named place at which tests make a publication fail.
+fn fail_at(name: &'static str) -> Result<(), PublisherError> {
+    fail::fail_point!(name, |_| Err(PublisherError::Record(
+        crate::txn::TxnError::Injected(name)
+    )));
+    let _ = name;
+    Ok(())
+}
