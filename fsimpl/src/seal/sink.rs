@@ -55,9 +55,10 @@ pub(super) fn store_bytes(
     let outcome = if objects.has(&name)? {
         Stored::Present
     } else {
-        fail::fail_point!("seal::store", |_| Err(
-            store::StoreError::Injected("seal::store").into()
-        ));
+        fail::fail_point!("seal::store", |_| Err(store::StoreError::Injected(
+            "seal::store"
+        )
+        .into()));
         store::put(objects, &name, stored)?
     };
     counters.stored(outcome, stored.len() as u64);
@@ -114,9 +115,10 @@ pub(super) fn store_part(
     }
     let hashed = compressor.finish().map_err(refused)?;
     let hash = hashed.hasher.finish();
-    fail::fail_point!("seal::store", |_| Err(
-        store::StoreError::Injected("seal::store").into()
-    ));
+    fail::fail_point!("seal::store", |_| Err(store::StoreError::Injected(
+        "seal::store"
+    )
+    .into()));
     let outcome = hashed.pending.keep(&ObjectName::new(hash, kind))?;
     counters.stored(outcome, hashed.bytes);
     Ok(hash)

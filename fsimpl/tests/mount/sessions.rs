@@ -21,7 +21,7 @@ fn a_mount_point_in_use_is_refused() {
     };
     assert!(session::is_mounted(&mounted.mountpoint));
     let another = || {
-        let fs = Fs::new(|| fsimpl::Time::default(), (0, 0));
+        let fs = Fs::new(fsimpl::Time::default, (0, 0));
         session::mount(fs.into(), &mounted.mountpoint, &MountOptions::default())
     };
     assert!(matches!(another(), Err(MountError::AlreadyMounted(_))));
