@@ -37,6 +37,8 @@ use crate::stratum0::{MANIFEST, seconds};
 pub const WHITELIST_VALID: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The whitelist's name in the storage's root.
 pub(crate) const WHITELIST: &str = ".cvmfswhitelist";
+/// Names the storage that is being made, until it is registered.
+const CLAIM: &str = "mkfs.unfinished";
 /// Its presence allows replication.
 const MASTER_REPLICA: &str = ".cvmfs_master_replica";
 const MASTER_REPLICA_TEXT: &[u8] = b"This file marks the repository as replicatable to stratum 1\n";
@@ -144,13 +146,21 @@ pub fn mkfs(
         Some(dir) => absolute(dir)?,
         None => absolute(&state_dir.join("srv/cvmfs").join(&wanted.name))?,
     };
-    refuse_existing(&home, &wanted.name, &storage_dir)?;
+    if home.exists() {
+        return Err(MkfsError::Exists {
+            name: wanted.name.clone(),
+            path: home.conf_file.clone(),
+        });
+    }
     make_dirs(&home)?;
+    claim_storage(&home, &storage_dir)?;
     let keys = place_keys(&home, wanted, now)?;
     let storage = make_storage(&storage_dir)?;
     first_revision(&home, wanted, &keys, &storage, now)?;
     let conf = render_conf(&home, wanted, &storage_dir)?;
     replace_file(&home.conf_file, conf.as_bytes(), 0o644)?;
+    let claim = home.spool_dir.join(CLAIM);
+    fs::remove_file(&claim).map_err(io_error("remove", &claim))?;
     Ok(home)
 }
 
@@ -162,12 +172,18 @@ fn absolute(dir: &Path) -> Result<PathBuf, MkfsError> {
     })
 }
 
-fn refuse_existing(home: &RepoHome, name: &str, storage: &Path) -> Result<(), MkfsError> {
-    if home.exists() {
-        return Err(MkfsError::Exists {
-            name: name.to_owned(),
-            path: home.conf_file.clone(),
-        });
+/// Refuses a storage in use. One that an interrupted run of ours has begun is removed: no repository
+/// was registered for it.
+fn claim_storage(home: &RepoHome, storage: &Path) -> Result<(), MkfsError> {
+    let claim = home.spool_dir.join(CLAIM);
+    let claimed = storage.as_os_str().as_encoded_bytes();
+    if fs::read(&claim).is_ok_and(|begun| begun == claimed) {
+        match fs::remove_dir_all(storage) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("remove", storage)(source));
+            }
+            _ => {}
+        }
     }
     let in_use = fs::read_dir(storage).is_ok_and(|mut entries| entries.next().is_some());
     if in_use {
@@ -175,7 +191,15 @@ fn refuse_existing(home: &RepoHome, name: &str, storage: &Path) -> Result<(), Mk
             path: storage.to_path_buf(),
         });
     }
-    Ok(())
+    Ok(replace_file(&claim, claimed, 0o644)?)
+}
+
+fn io_error<'p>(action: &'static str, path: &'p Path) -> impl Fn(io::Error) -> MkfsError + 'p {
+    move |source| MkfsError::Io {
+        action,
+        path: path.to_path_buf(),
+        source,
+    }
 }
 
 fn make_dirs(home: &RepoHome) -> Result<(), MkfsError> {
@@ -289,14 +313,6 @@ fn first_revision(
     now: SystemTime,
 ) -> Result<(), MkfsError> {
     let (name, algorithm) = (wanted.name.as_str(), wanted.algorithm);
-    let trust = |source| MkfsError::Trust {
-        name: name.to_owned(),
-        source,
-    };
-    let failed = |source| MkfsError::Storage {
-        path: storage.local_dir().unwrap_or(Path::new("")).to_path_buf(),
-        source,
-    };
     let work = tempfile::tempdir_in(&home.spool_dir).map_err(|source| MkfsError::Io {
         action: "write in",
         path: home.spool_dir.clone(),
@@ -317,7 +333,9 @@ fn first_revision(
         records::edit_history(storage, name, None, algorithm, work.path(), &mut |tags| {
             tags.set_trunk(&head)
         })?;
-    storage.sync().map_err(failed)?;
+    storage
+        .sync()
+        .map_err(|source| storage_error(storage, source))?;
     let references = [
         (root, RefKind::Catalog),
         (certificate, RefKind::Certificate),
@@ -329,24 +347,8 @@ fn first_revision(
         kind,
         timestamp,
     });
-    let reflog = records::create_reflog(
-        storage,
-        name,
-        &home.spool_dir,
-        algorithm,
-        &references,
-        work.path(),
-    )?;
-    let whitelist = new_whitelist(
-        name,
-        &keys.certificate,
-        algorithm,
-        &keys.master_key,
-        now,
-        WHITELIST_VALID,
-    )
-    .map_err(trust)?;
-    storage.write_root(WHITELIST, &whitelist).map_err(failed)?;
+    let spool = &home.spool_dir;
+    let reflog = records::create_reflog(storage, name, spool, algorithm, &references, work.path())?;
     let manifest = Manifest {
         revision: FIRST_REVISION,
         certificate: Some(certificate),
@@ -356,11 +358,43 @@ fn first_revision(
         reflog: Some(reflog),
         ..Manifest::new(name, root, root_bytes)
     };
+    write_head(manifest, algorithm, keys, storage, now)
+}
+
+/// Whitelist and manifest: from here on the repository can be read.
+fn write_head(
+    manifest: Manifest,
+    algorithm: Algorithm,
+    keys: &Keys,
+    storage: &DirStore,
+    now: SystemTime,
+) -> Result<(), MkfsError> {
+    let name = manifest.name.clone();
+    let trust = |source| MkfsError::Trust {
+        name: name.clone(),
+        source,
+    };
+    let (certificate, master_key) = (&keys.certificate, &keys.master_key);
+    let valid = WHITELIST_VALID;
+    let whitelist =
+        new_whitelist(&name, certificate, algorithm, master_key, now, valid).map_err(trust)?;
     let bytes = sign_manifest(manifest, algorithm, &keys.key)
         .map_err(trust)?
         .to_bytes()
         .map_err(MkfsError::Manifest)?;
-    storage.write_root(MANIFEST, &bytes).map_err(failed)
+    for (file, bytes) in [(WHITELIST, whitelist), (MANIFEST, bytes)] {
+        storage
+            .write_root(file, &bytes)
+            .map_err(|source| storage_error(storage, source))?;
+    }
+    Ok(())
+}
+
+fn storage_error(storage: &DirStore, source: StoreError) -> MkfsError {
+    MkfsError::Storage {
+        path: storage.local_dir().unwrap_or(Path::new("")).to_path_buf(),
+        source,
+    }
 }
 
 /// Clients take a manifest only if its revision exceeds the one they have, so that 0 is no good.

@@ -32,3 +32,34 @@ fn a_new_directory_with_files() {
     let software = head.lookup(&path("/software")).unwrap().unwrap();
     assert_eq!(software.linkcount, 3);
 }
+
+#[test]
+fn mkfs_again_after_an_interrupted_one() {
+    let repo = Repo::new();
+    let state = repo.dir.path();
+    let home = repo.publisher.home().clone();
+    let again = |state: &std::path::Path| {
+        let wanted = commit::NewRepository {
+            keys: None,
+            ..crate::support::repo::wanted(&[])
+        };
+        commit::mkfs(state, &wanted, repo.now())
+    };
+    assert!(matches!(
+        again(state),
+        Err(commit::MkfsError::Exists { .. })
+    ));
+    // a storage that nobody claims is somebody's
+    std::fs::remove_file(&home.conf_file).unwrap();
+    assert!(matches!(
+        again(state),
+        Err(commit::MkfsError::StorageInUse { .. })
+    ));
+    // one that an interrupted run began is made anew
+    let storage = state.join("srv/cvmfs").join(&home.name);
+    let claim = home.spool_dir.join("mkfs.unfinished");
+    std::fs::write(claim, storage.as_os_str().as_encoded_bytes()).unwrap();
+    again(state).unwrap();
+    let publisher = commit::Stratum0::open(home, &state.join("cache2")).unwrap();
+    commit::Publisher::head(&publisher, repo.now()).unwrap();
+}

@@ -129,20 +129,3 @@ fn figures() {
         visible.seconds.catalogs
     );
 }
-
-#[test]
-#[ignore = "profile"]
-fn profile_one_file() {
-    let mut repo = Repo::new();
-    let stage = repo.dir.path().join("stage");
-    repo.staged = Arc::new(DirStore::create(stage, Durability::Batch).unwrap());
-    let set = many_files(&repo, repo.staged.clone().as_ref(), "/tree", 100_000);
-    repo.publish(set);
-    for round in 0..40 {
-        let set = repo
-            .changes()
-            .file(&format!("/one{round}"), format!("{round}").as_bytes())
-            .done();
-        repo.publish(set);
-    }
-}

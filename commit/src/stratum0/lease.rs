@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use formats::hash::Hash;
+use formats::hash::{Algorithm, Hash};
 use formats::history::{Head as TagHead, Tag};
 use formats::manifest::Manifest;
 use formats::object::{ObjectKind, ObjectName};
@@ -94,6 +94,32 @@ impl Stratum0Lease<'_> {
         .map_err(|e| self.publisher.records(e))
     }
 
+    fn append_reflog(
+        &self,
+        references: &[(Option<Hash>, RefKind)],
+        published: u64,
+        algorithm: Algorithm,
+        work: &Path,
+    ) -> Result<Hash, PublisherError> {
+        let reference = |(hash, kind): &(Option<Hash>, RefKind)| {
+            Some(Reference {
+                hash: (*hash)?,
+                kind: *kind,
+                timestamp: published.cast_signed(),
+            })
+        };
+        let references: Vec<Reference> = references.iter().filter_map(reference).collect();
+        records::append_reflog(
+            self.publisher.storage.as_ref(),
+            &self.publisher.home.spool_dir,
+            algorithm,
+            self.head.manifest().reflog,
+            &references,
+            work,
+        )
+        .map_err(|e| self.publisher.records(e))
+    }
+
     /// Publishes `revision`, which may be the published one with other tags.
     pub(crate) fn publish(
         self,
@@ -127,30 +153,13 @@ impl Stratum0Lease<'_> {
         let before = self.head.manifest();
         // clients refuse a manifest that is older than the one they have, whatever our clock does
         let published = seconds(now).max(before.published);
-        let reference = |hash, kind| Reference {
-            hash,
-            kind,
-            timestamp: published.cast_signed(),
-        };
-        let mut references = vec![
-            reference(revision.root_hash, RefKind::Catalog),
-            reference(certificate_hash, RefKind::Certificate),
+        let references = [
+            (Some(revision.root_hash), RefKind::Catalog),
+            (Some(certificate_hash), RefKind::Certificate),
+            (history, RefKind::History),
+            (before.meta_info, RefKind::MetaInfo),
         ];
-        references.extend(history.map(|hash| reference(hash, RefKind::History)));
-        references.extend(
-            before
-                .meta_info
-                .map(|hash| reference(hash, RefKind::MetaInfo)),
-        );
-        let reflog = records::append_reflog(
-            storage,
-            &publisher.home.spool_dir,
-            algorithm,
-            before.reflog,
-            &references,
-            work.path(),
-        )
-        .map_err(|e| publisher.records(e))?;
+        let reflog = self.append_reflog(&references, published, algorithm, work.path())?;
         fail_at("stratum0::after_reflog")?;
 
         let mut manifest = Manifest {

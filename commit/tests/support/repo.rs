@@ -50,6 +50,24 @@ pub fn fast_dir() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
+/// What all tests' repositories are like.
+pub fn wanted(settings: &[(&str, &str)]) -> NewRepository {
+    NewRepository {
+        name: NAME.to_owned(),
+        storage: None,
+        keys: Some(keys().to_owned()),
+        algorithm: Algorithm::Sha1,
+        compression: Compression::Zlib,
+        uid: 0,
+        gid: 0,
+        url: format!("http://127.0.0.1:8330/cvmfs/{NAME}"),
+        settings: settings
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect(),
+    }
+}
+
 /// A fresh repository, its publisher and its stage's objects.
 pub struct Repo {
     pub dir: TempDir,
@@ -74,21 +92,7 @@ impl Repo {
     }
 
     fn in_dir(dir: TempDir, settings: &[(&str, &str)]) -> Self {
-        let settings = settings
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        let wanted = NewRepository {
-            name: NAME.to_owned(),
-            storage: None,
-            keys: Some(keys().to_owned()),
-            algorithm: Algorithm::Sha1,
-            compression: Compression::Zlib,
-            uid: 0,
-            gid: 0,
-            url: "http://127.0.0.1:8330/cvmfs/test.example.org".to_owned(),
-            settings,
-        };
+        let wanted = wanted(settings);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN);
         let home = commit::mkfs(dir.path(), &wanted, now).unwrap();
         let publisher = Stratum0::open(home, &dir.path().join("cache")).unwrap();
