@@ -216,7 +216,9 @@ fn copy_bytes(from: &File, to: &File, length: u64) -> io::Result<()> {
 fn copy_by_hand(from: &File, to: &File, mut at: u64, end: u64) -> io::Result<()> {
     let mut buffer = vec![0; COPY_BYTES];
     while at < end {
-        let want = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+        let want = buffer
+            .len()
+            .min(usize::try_from(end - at).unwrap_or(usize::MAX));
         let got = from.read_at(&mut buffer[..want], at)?;
         if got == 0 {
             break;

@@ -119,7 +119,10 @@ impl Fs {
     #[must_use]
     pub fn repositories(&self) -> Vec<Arc<Stage>> {
         let repositories = self.repositories.read();
-        repositories.values().map(|m| Arc::clone(&m.stage)).collect()
+        repositories
+            .values()
+            .map(|m| Arc::clone(&m.stage))
+            .collect()
     }
 
     /// Says who hears of changes made behind the kernel's back, in repositories added later, too.
@@ -402,22 +405,21 @@ impl Fs {
             return Ok(());
         }
         let at = self.route_handle(handle)?;
-        at.stage
-            .readdir(untag(handle), cursor, plus, &mut |entry| {
-                let dot_dot_of_root = entry.ino == Ino(0);
-                emit(&DirEntryPlus {
-                    ino: if dot_dot_of_root {
-                        Ino::ROOT
-                    } else {
-                        at.ino(entry.ino)
-                    },
-                    attr: entry.attr.map(|attr| Attr {
-                        ino: at.ino(attr.ino),
-                        ..attr
-                    }),
-                    ..*entry
-                })
+        at.stage.readdir(untag(handle), cursor, plus, &mut |entry| {
+            let dot_dot_of_root = entry.ino == Ino(0);
+            emit(&DirEntryPlus {
+                ino: if dot_dot_of_root {
+                    Ino::ROOT
+                } else {
+                    at.ino(entry.ino)
+                },
+                attr: entry.attr.map(|attr| Attr {
+                    ino: at.ino(attr.ino),
+                    ..attr
+                }),
+                ..*entry
             })
+        })
     }
 
     /// Closes a directory.
@@ -642,14 +644,19 @@ impl Fs {
 
     fn route(&self, ino: Ino) -> Result<(Route, Ino)> {
         if ino == Ino::ROOT {
-            return Err(FsError::NotPermitted("the mount point holds repositories only"));
+            return Err(FsError::NotPermitted(
+                "the mount point holds repositories only",
+            ));
         }
-        let route = self.by_tag(ino.0 >> LOCAL_BITS).ok_or(FsError::Stale(ino.0))?;
+        let route = self
+            .by_tag(ino.0 >> LOCAL_BITS)
+            .ok_or(FsError::Stale(ino.0))?;
         Ok((route, Ino(ino.0 & LOCAL_MASK)))
     }
 
     fn route_handle(&self, handle: Handle) -> Result<Route> {
-        self.by_tag(handle.0 >> LOCAL_BITS).ok_or(FsError::BadHandle)
+        self.by_tag(handle.0 >> LOCAL_BITS)
+            .ok_or(FsError::BadHandle)
     }
 
     fn same_repository(&self, one: Ino, other: Ino) -> Result<(Route, Ino)> {

@@ -239,7 +239,10 @@ impl OpenTable {
     /// Every open inode.
     pub(crate) fn all(&self) -> Vec<Arc<OpenInode>> {
         let inodes = self.inodes.lock();
-        inodes.values().map(|(inode, _)| Arc::clone(inode)).collect()
+        inodes
+            .values()
+            .map(|(inode, _)| Arc::clone(inode))
+            .collect()
     }
 
     /// A writer is gone.

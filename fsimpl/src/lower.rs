@@ -78,7 +78,11 @@ impl Revisions {
 
     /// A revision, opened.
     pub(crate) fn get(&self, id: RevId) -> Result<Arc<Revision>, RepoError> {
-        let id = if self.known.contains_key(&id) { id } else { self.head };
+        let id = if self.known.contains_key(&id) {
+            id
+        } else {
+            self.head
+        };
         let Some(known) = self.known.get(&id) else {
             return self.repository.revision(&Hash::null());
         };

@@ -217,4 +217,3 @@ pub(crate) fn known_child(tree: &mut Tree, parent: Ino, name: &Name) -> Result<O
         Child::Lower(row) => Some(tree.know_lower(parent, name, &Arc::clone(&row), 0)),
     })
 }
-

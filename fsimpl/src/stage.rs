@@ -20,12 +20,13 @@ mod open;
 mod pins;
 mod refresh;
 mod retire;
+mod sealing;
 mod summary;
 mod walk;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use formats::{ChangeSet, Hash, RepoPath};
@@ -111,9 +112,13 @@ impl OpenFile {
             let value = status.lines().find_map(|line| line.strip_prefix(key));
             value.map(|value| value.trim().to_owned())
         };
-        let pid = field("Tgid:").and_then(|pid| pid.parse().ok()).unwrap_or(thread);
+        let pid = field("Tgid:")
+            .and_then(|pid| pid.parse().ok())
+            .unwrap_or(thread);
         let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-        let command = name(pid).map(|name| name.trim_end().to_owned()).unwrap_or_default();
+        let command = name(pid)
+            .map(|name| name.trim_end().to_owned())
+            .unwrap_or_default();
         Self { path, pid, command }
     }
 }
@@ -341,7 +346,8 @@ impl Stage {
 
     /// True if a snapshot still needs the file unsealed as it is.
     pub(crate) fn is_pinned(&self, ino: Ino, number: Option<u64>) -> bool {
-        self.pins.needs(number.unwrap_or_else(|| open::empty_pin(ino)))
+        self.pins
+            .needs(number.unwrap_or_else(|| sealing::empty_pin(ino)))
     }
 
     /// A backing file of `size` bytes is needed no more.

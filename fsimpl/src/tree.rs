@@ -272,7 +272,9 @@ impl Tree {
         if self.is_gone(parent) {
             return Ok(Child::Absent);
         }
-        Ok(self.lower_row(parent, name)?.map_or(Child::Absent, Child::Lower))
+        Ok(self
+            .lower_row(parent, name)?
+            .map_or(Child::Absent, Child::Lower))
     }
 
     /// The number of an unstaged child as it is or would be, in a directory with this path for

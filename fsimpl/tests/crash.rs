@@ -48,7 +48,11 @@ fn everything_is_there_again() {
     bench.wait_sealed();
     bench.reopen();
     assert_eq!(bench.everything(), before);
-    assert_eq!(bench.stage().summary().unsealed_files, 0, "nothing is sealed twice");
+    assert_eq!(
+        bench.stage().summary().unsealed_files,
+        0,
+        "nothing is sealed twice"
+    );
     let root = bench.commit("");
     assert_eq!(bench.everything(), before);
     assert_eq!(bench.published.read(&root, "/b/moved/new"), b"new");

@@ -19,7 +19,10 @@ fn small() -> Bench {
 
 fn contents(bench: &Bench, path: &str) -> Option<formats::Content> {
     let set = bench.changes();
-    let change = set.changes.iter().find(|c| c.path.as_bytes() == path.as_bytes())?;
+    let change = set
+        .changes
+        .iter()
+        .find(|c| c.path.as_bytes() == path.as_bytes())?;
     match &change.op {
         Op::Put { entry, .. } => Some(entry.regular()?.content.clone()),
         Op::Remove => None,
@@ -32,7 +35,10 @@ fn a_first_write_copies_the_rest() {
     let before = bench.find("/d/f").unwrap();
     let reader = bench.open_read("/d/f");
     let writer = bench.open_write("/d/f");
-    assert!(bench.changes().is_empty(), "opening for writing changes nothing");
+    assert!(
+        bench.changes().is_empty(),
+        "opening for writing changes nothing"
+    );
     bench.fs.write(&ROOT, writer, 3, b"LISH").unwrap();
     assert_eq!(bench.read_handle(reader), b"pubLISHed content");
     let during = bench.find("/d/f").unwrap();
@@ -57,7 +63,10 @@ fn metadata_keeps_the_published_content() {
     };
     let base = changed.changes[0].base.as_ref().unwrap();
     assert_eq!(entry.kind, base.kind);
-    assert_eq!((entry.perm, base.perm, entry.mtime), (0o600, 0o644, base.mtime));
+    assert_eq!(
+        (entry.perm, base.perm, entry.mtime),
+        (0o600, 0o644, base.mtime)
+    );
     assert_eq!(bench.stage().summary().bytes, 0);
     bench.chmod("/d/f", 0o644);
     assert!(bench.changes().is_empty(), "as it was");
@@ -185,7 +194,11 @@ fn set_id_bits_do_not_survive_others() {
     assert_eq!(bench.find("/d/f").unwrap().perm, 0o755);
     bench.chmod("/d/f", 0o2745);
     bench.fs.setattr(&ROOT, f, &chown).unwrap();
-    assert_eq!(bench.find("/d/f").unwrap().perm, 0o2745, "not group-executable");
+    assert_eq!(
+        bench.find("/d/f").unwrap().perm,
+        0o2745,
+        "not group-executable"
+    );
 }
 
 #[test]
@@ -196,11 +209,15 @@ fn extended_attributes() {
     set(b"user.a", b"1", XattrMode::Any).unwrap();
     set(b"security.x", b"\0\xff", XattrMode::Create).unwrap();
     assert_eq!(
-        set(b"user.a", b"2", XattrMode::Create).unwrap_err().to_errno(),
+        set(b"user.a", b"2", XattrMode::Create)
+            .unwrap_err()
+            .to_errno(),
         libc::EEXIST
     );
     assert_eq!(
-        set(b"user.b", b"2", XattrMode::Replace).unwrap_err().to_errno(),
+        set(b"user.b", b"2", XattrMode::Replace)
+            .unwrap_err()
+            .to_errno(),
         libc::ENODATA
     );
     set(b"user.a", b"3", XattrMode::Replace).unwrap();
@@ -322,11 +339,18 @@ fn files_are_sealed_once_they_rest() {
     bench.write("/d/a", b"same bytes");
     bench.write("/d/b", b"same bytes");
     let null = formats::Hash::null();
-    assert_eq!(contents(&bench, "/d/a"), Some(formats::Content::Whole(null)));
+    assert_eq!(
+        contents(&bench, "/d/a"),
+        Some(formats::Content::Whole(null))
+    );
     let summary = bench.stage().summary();
     assert_eq!((summary.unsealed_files, summary.unsealed_bytes), (2, 20));
     std::thread::sleep(Duration::from_millis(50));
-    assert_eq!(bench.stage().summary().unsealed_files, 2, "not before its time");
+    assert_eq!(
+        bench.stage().summary().unsealed_files,
+        2,
+        "not before its time"
+    );
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while bench.stage().summary().unsealed_files > 0 {
         assert!(std::time::Instant::now() < deadline);
@@ -334,7 +358,10 @@ fn files_are_sealed_once_they_rest() {
     }
     let (_, stored) = file(b"same bytes");
     let hash = formats::Hash::of(formats::Algorithm::Sha1, &stored);
-    assert_eq!(contents(&bench, "/d/a"), Some(formats::Content::Whole(hash)));
+    assert_eq!(
+        contents(&bench, "/d/a"),
+        Some(formats::Content::Whole(hash))
+    );
     assert_eq!(contents(&bench, "/d/a"), contents(&bench, "/d/b"));
     // written again, sealed again
     bench.write("/d/a", b"other bytes");
@@ -346,7 +373,10 @@ fn files_are_sealed_once_they_rest() {
     bench.fs.release(handle).unwrap();
     bench.wait_sealed();
     assert!(contents(&bench, "/d/empty").is_some());
-    assert_ne!(contents(&bench, "/d/empty"), Some(formats::Content::Whole(null)));
+    assert_ne!(
+        contents(&bench, "/d/empty"),
+        Some(formats::Content::Whole(null))
+    );
 }
 
 #[test]

@@ -33,8 +33,14 @@ fn the_published_tree_shows() {
     assert_eq!(bench.list("/a"), ["one", "sub", "to", "two"]);
     assert_eq!(bench.read("/a/sub/deep"), b"deep");
     let sub = bench.find("/a/sub").unwrap();
-    assert_eq!((sub.kind, sub.perm, sub.nlink), (FileType::Directory, 0o750, 2));
-    assert_eq!((sub.size, sub.mtime.secs, sub.mtime.nanos), (4096, 1_000_000_000, 5));
+    assert_eq!(
+        (sub.kind, sub.perm, sub.nlink),
+        (FileType::Directory, 0o750, 2)
+    );
+    assert_eq!(
+        (sub.size, sub.mtime.secs, sub.mtime.nanos),
+        (4096, 1_000_000_000, 5)
+    );
     assert_eq!(bench.find("/a").unwrap().nlink, 3);
     assert_eq!(bench.fs.readlink(bench.ino("/a/to")).unwrap(), b"one");
     refused(bench.find("/a/none"), libc::ENOENT);
@@ -66,7 +72,11 @@ fn removing_and_making_again() {
 #[test]
 fn a_published_directory_moves_as_a_reference() {
     let bench = small();
-    let before = (bench.ino("/a"), bench.ino("/a/sub"), bench.ino("/a/sub/deep"));
+    let before = (
+        bench.ino("/a"),
+        bench.ino("/a/sub"),
+        bench.ino("/a/sub/deep"),
+    );
     bench.rename("/a", "/b/moved").unwrap();
     assert_eq!(bench.list("/b/moved"), ["one", "sub", "to", "two"]);
     assert_eq!(bench.read("/b/moved/sub/deep"), b"deep");
@@ -187,7 +197,13 @@ fn what_belongs_to_cvmfs_is_not_touched() {
     refused(bench.fs.setattr(&ROOT, inside, &set), libc::EPERM);
     // the name is free elsewhere
     bench.mkdir("/d/.cvmfs").unwrap();
-    assert!(bench.changes().changes.iter().all(|c| c.path.is_within(&"/d".parse().unwrap())));
+    assert!(
+        bench
+            .changes()
+            .changes
+            .iter()
+            .all(|c| c.path.is_within(&"/d".parse().unwrap()))
+    );
 }
 
 #[test]
@@ -220,13 +236,25 @@ fn new_inodes_belong_to_their_maker_and_directory() {
     assert_eq!((made.perm, made.uid, made.gid), (0o2755, 1000, 77));
     let made = bench
         .fs
-        .mknod(&NOBODY, b, b"dev", 0o666, NodeType::CharDevice(0x1234_5678_9abc))
+        .mknod(
+            &NOBODY,
+            b,
+            b"dev",
+            0o666,
+            NodeType::CharDevice(0x1234_5678_9abc),
+        )
         .unwrap();
     assert_eq!((made.perm, made.gid), (0o644, 77));
-    assert_eq!((made.kind, made.rdev), (FileType::CharDevice, 0x1234_5678_9abc));
+    assert_eq!(
+        (made.kind, made.rdev),
+        (FileType::CharDevice, 0x1234_5678_9abc)
+    );
     for what in [NodeType::Fifo, NodeType::Socket, NodeType::Regular] {
         let name = format!("{what:?}");
-        bench.fs.mknod(&ROOT, b, name.as_bytes(), 0o600, what).unwrap();
+        bench
+            .fs
+            .mknod(&ROOT, b, name.as_bytes(), 0o600, what)
+            .unwrap();
     }
     assert_eq!(bench.list("/b"), ["Fifo", "Regular", "Socket", "d", "dev"]);
 }
@@ -273,7 +301,9 @@ fn a_large_directory_is_listed_while_it_shrinks() {
     let b = bench.ino("/b");
     for n in 0..NAMES {
         let name = format!("file-{n}");
-        let made = bench.fs.mknod(&ROOT, b, name.as_bytes(), 0o644, NodeType::Fifo);
+        let made = bench
+            .fs
+            .mknod(&ROOT, b, name.as_bytes(), 0o644, NodeType::Fifo);
         bench.fs.forget(made.unwrap().ino, 1);
     }
     let started = std::time::Instant::now();
@@ -363,6 +393,9 @@ fn create_opens_what_is_there() {
         exclusive: true,
         ..flags
     };
-    refused(bench.fs.create(&ROOT, a, b"one", 0o600, exclusive), libc::EEXIST);
+    refused(
+        bench.fs.create(&ROOT, a, b"one", 0o600, exclusive),
+        libc::EEXIST,
+    );
     assert!(bench.changes().is_empty(), "opening changes nothing");
 }

@@ -69,13 +69,21 @@ fn unstaged_paths_follow_the_head() {
     assert_eq!(bench.ino("/a/one"), one, "the number is kept");
     assert_eq!(bench.read("/a/two"), b"mine", "what is staged stays");
     assert_eq!(bench.read("/b/new"), b"new");
-    assert_eq!(bench.read_handle(open), b"deep", "an open file keeps its content");
+    assert_eq!(
+        bench.read_handle(open),
+        b"deep",
+        "an open file keeps its content"
+    );
     assert_eq!(bench.read("/a/sub/deep"), b"deeper");
     bench.fs.release(open).unwrap();
     eventually(|| heard.inodes.lock().contains(&one));
     // the change remembers what it was made over
     let set = bench.changes();
-    let change = set.changes.iter().find(|c| c.path == path("/a/two")).unwrap();
+    let change = set
+        .changes
+        .iter()
+        .find(|c| c.path == path("/a/two"))
+        .unwrap();
     assert_eq!(change.base_root, base);
     assert_eq!(change.base.as_ref().unwrap().size(), 3);
 }
@@ -91,9 +99,17 @@ fn what_they_removed_is_gone_and_what_we_moved_stays() {
     });
     bench.stage().refresh(&theirs).unwrap();
     assert!(!bench.exists("/a/one"));
-    assert_eq!(bench.read("/b/moved/deep"), b"deep", "from the revision it was moved in");
+    assert_eq!(
+        bench.read("/b/moved/deep"),
+        b"deep",
+        "from the revision it was moved in"
+    );
     let set = bench.changes();
-    let moved = set.changes.iter().find(|c| c.path == path("/b/moved")).unwrap();
+    let moved = set
+        .changes
+        .iter()
+        .find(|c| c.path == path("/b/moved"))
+        .unwrap();
     assert_eq!(moved.base_root, base);
 }
 
@@ -113,7 +129,11 @@ fn abort_brings_back_what_is_published() {
     let reader = bench.open_read("/c/x");
     assert_eq!(bench.stage().abort(&path("/c")).unwrap(), 2);
     assert!(!bench.exists("/c"));
-    assert_eq!(bench.read_handle(reader), b"x", "an open file stays readable");
+    assert_eq!(
+        bench.read_handle(reader),
+        b"x",
+        "an open file stays readable"
+    );
     bench.fs.release(reader).unwrap();
     bench.stage().abort(&path("/a")).unwrap();
     assert_eq!(bench.list("/a"), ["one", "sub", "two"]);

@@ -25,10 +25,8 @@ impl Stage {
         if let Some(size) = set.size {
             self.truncate(ino, size)?;
         }
-        let rest = set.perm.is_some()
-            || set.uid.is_some()
-            || set.gid.is_some()
-            || set.mtime.is_some();
+        let rest =
+            set.perm.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some();
         if !rest {
             return self.getattr(ino, set.handle);
         }

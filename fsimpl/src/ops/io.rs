@@ -12,12 +12,7 @@ use crate::tree::{Body, Data, File, Tree, mtime_of, time_of};
 use crate::types::{Attr, Caller, Handle, Ino, OpenFlags};
 
 impl Stage {
-    pub(crate) fn open_file(
-        &self,
-        caller: &Caller,
-        ino: Ino,
-        flags: OpenFlags,
-    ) -> Result<Handle> {
+    pub(crate) fn open_file(&self, caller: &Caller, ino: Ino, flags: OpenFlags) -> Result<Handle> {
         let inode = self.acquire(ino)?;
         let handle = match self.open.add_file(Arc::clone(&inode), flags, caller.pid) {
             Ok(handle) => handle,

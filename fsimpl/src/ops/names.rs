@@ -8,9 +8,7 @@ use super::{changeable, known_child, require_changeable};
 use crate::acl;
 use crate::error::{FsError, Result};
 use crate::stage::Stage;
-use crate::tree::{
-    Body, Child, Data, Dir, File, Origin, Record, Runtime, Tree, Txn, mtime_of,
-};
+use crate::tree::{Body, Child, Data, Dir, File, Origin, Record, Runtime, Tree, Txn, mtime_of};
 use crate::types::{Attr, Caller, Handle, Ino, NodeType, OpenFlags};
 
 /// Names of one file, at the most; as many as ext4 allows.
@@ -271,7 +269,11 @@ fn new_inode(
     let is_dir = matches!(body, Body::Directory(_));
     let is_link = matches!(body, Body::Symlink(_));
     let inherits_group = above.perm & SETGID != 0;
-    let gid = if inherits_group { above.gid } else { caller.gid };
+    let gid = if inherits_group {
+        above.gid
+    } else {
+        caller.gid
+    };
     let mut perm = perm & 0o7777;
     let mut xattrs = None;
     if !is_link {
@@ -371,4 +373,3 @@ impl Tree {
         Ok(!rows.iter().any(shown))
     }
 }
-

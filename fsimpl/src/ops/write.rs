@@ -240,7 +240,9 @@ impl Stage {
         let mut buffer = vec![0; chunk];
         let mut at = 0;
         while at < length {
-            let want = buffer.len().min(usize::try_from(length - at).unwrap_or(COPY_BYTES));
+            let want = buffer
+                .len()
+                .min(usize::try_from(length - at).unwrap_or(COPY_BYTES));
             let got = from
                 .read_at(&mut buffer[..want], at)
                 .map_err(|error| self.read_error(error))?;

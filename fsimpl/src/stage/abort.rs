@@ -84,7 +84,11 @@ impl Txn<'_> {
         }
         self.uncover(parent, name)?;
         let more = i32::from(dentry.under == Under::Directory)
-            - i32::from(dentry.node().is_some_and(|ino| self.tree.is_dir(ino).unwrap_or(false)));
+            - i32::from(
+                dentry
+                    .node()
+                    .is_some_and(|ino| self.tree.is_dir(ino).unwrap_or(false)),
+            );
         if more != 0
             && let Some(dir) = self.record_quietly(parent)?.dir_mut()
         {
@@ -126,7 +130,10 @@ impl Txn<'_> {
             let implicit = node.rec.dir().is_some_and(|dir| {
                 dir.origin == Origin::Inherit
                     && !dir.explicit
-                    && node.entries.as_ref().is_none_or(|entries| entries.is_empty())
+                    && node
+                        .entries
+                        .as_ref()
+                        .is_none_or(|entries| entries.is_empty())
             });
             let dentry = self.tree.dentry(parent, &name);
             let Some(dentry) = dentry.filter(|d| implicit && d.under == Under::Directory) else {
@@ -158,7 +165,10 @@ impl Txn<'_> {
             Under::File => !is_dir,
             Under::Directory => is_dir,
         };
-        let home = node.rec.dir().is_none_or(|dir| dir.origin == Origin::Inherit);
+        let home = node
+            .rec
+            .dir()
+            .is_none_or(|dir| dir.origin == Origin::Inherit);
         let natural = node.names.len() == 1 && self.tree.is_natural(ino, parent, name);
         if !(same_type && home && natural) {
             return Ok(None);
@@ -195,4 +205,3 @@ impl Vanished {
         }
     }
 }
-

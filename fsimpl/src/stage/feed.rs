@@ -143,7 +143,10 @@ impl Feed {
         let place = (due, state.next);
         state.waiting.insert(place, (ino, generation));
         state.places.insert(ino, place);
-        let first = state.waiting.first_key_value().is_some_and(|(k, _)| *k == place);
+        let first = state
+            .waiting
+            .first_key_value()
+            .is_some_and(|(k, _)| *k == place);
         drop(state);
         if first {
             self.shared.wake.notify_one();
@@ -282,7 +285,10 @@ impl Shared {
                     return Next::Seal(due, true);
                 }
                 let now = Instant::now();
-                let due = state.waiting.first_key_value().map(|(key, due)| (*key, *due));
+                let due = state
+                    .waiting
+                    .first_key_value()
+                    .map(|(key, due)| (*key, *due));
                 if let Some((key, due)) = due
                     && key.0 <= now
                 {

@@ -13,9 +13,7 @@ use formats::{Change, ChangeSet, Kind, RepoPath};
 
 use super::bases::Bases;
 use super::walk::{Item, Unsealed, Walk, What};
-use super::{
-    FreezeError, Frozen, OpenFile, OpenFiles, Progress, SealFailure, Stage, StageError,
-};
+use super::{FreezeError, Frozen, OpenFile, OpenFiles, Progress, SealFailure, Stage, StageError};
 use crate::error::FsError;
 use crate::handle::OpenInode;
 use crate::journal::{Batch, frozen_key};

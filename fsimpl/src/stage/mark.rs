@@ -45,6 +45,8 @@ impl FrozenMark {
     /// snapshot had of it.
     pub(crate) fn published_at(&self, ino: Ino) -> Option<&RepoPath> {
         let bare = || self.bare.get(&ino.0).filter(|bare| !bare.moved);
-        self.whole.get(&ino.0).or_else(|| bare().map(|bare| &bare.path))
+        self.whole
+            .get(&ino.0)
+            .or_else(|| bare().map(|bare| &bare.path))
     }
 }

@@ -74,8 +74,9 @@ impl Stage {
         let from = match File::open(self.backing.path(number)) {
             Ok(from) => from,
             // never written to: the snapshot has an empty file
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => File::open(self.backing.path(0))
-                .map_err(|error| self.backing.failed(0, error))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                File::open(self.backing.path(0)).map_err(|error| self.backing.failed(0, error))?
+            }
             Err(error) => return Err(self.backing.failed(number, error)),
         };
         let (copy, _) = self.backing.copy(&from, u64::MAX)?;
@@ -90,14 +91,17 @@ impl Stage {
                 }
             }
         }
-        tracing::debug!(ino = ino.0, "a snapshot got its own copy of a file being written");
+        tracing::debug!(
+            ino = ino.0,
+            "a snapshot got its own copy of a file being written"
+        );
         self.submit_copy(number, copy, size, cancel);
         Ok(())
     }
 
     fn submit_copy(&self, number: u64, copy: u64, size: u64, cancel: CancelToken) {
         let params = (self.params)();
-        let fingerprint = super::open::fingerprint(&params.seal);
+        let fingerprint = super::sealing::fingerprint(&params.seal);
         let compression = params.seal.compression;
         let stage = self.this.clone();
         self.feed.count_copies(1);
@@ -147,8 +151,8 @@ fn copy_done(
         return;
     };
     stage.backing.remove(copy);
-    stage
-        .pins
-        .settle(number, || result.map(data).map_err(|error| error.to_string()));
+    stage.pins.settle(number, || {
+        result.map(data).map_err(|error| error.to_string())
+    });
     stage.feed.count_copies(-1);
 }

@@ -52,21 +52,24 @@ impl Stage {
     /// Tells the kernel what it knows and what the new head has changed. Best effort: what cannot
     /// be read is told as changed.
     pub(super) fn after_new_head(&self, before: &Revisions) {
-        let known: Vec<(Ino, RepoPath, Option<(RevId, RepoPath)>)> = {
+        let known: Vec<(Ino, RevId, RepoPath)> = {
             let tree = self.tree.read();
             if tree.revisions.head == before.head {
                 return;
             }
-            let unstaged = tree.lower.iter().filter(|(_, lower)| lower.detached.is_none());
-            unstaged
-                .filter_map(|(ino, _)| Some((*ino, tree.view_path(*ino)?, tree.origin(*ino))))
-                .collect()
+            let unstaged = tree
+                .lower
+                .iter()
+                .filter(|(_, lower)| lower.detached.is_none());
+            let origin = |ino: Ino| tree.origin(ino).map(|(rev, path)| (ino, rev, path));
+            unstaged.filter_map(|(ino, _)| origin(*ino)).collect()
         };
         let after = self.tree.read().revisions.clone();
-        for (ino, path, origin) in known {
-            let Some((rev, published)) = origin.filter(|(rev, _)| *rev == after.head) else {
+        for (ino, rev, published) in known {
+            if rev != after.head {
+                // it was moved, and stays with the revision it was moved in
                 continue;
-            };
+            }
             let old = before.find(before.head, &published);
             let new = after.find(rev, &published);
             if let (Ok(Some(old)), Ok(Some(new))) = (&old, &new)
@@ -75,8 +78,13 @@ impl Stage {
             {
                 continue;
             }
-            tracing::debug!(%path, "changed by another publisher");
-            self.tell_changed(ino, (before.head, published), old.ok().flatten(), new.ok().flatten());
+            tracing::debug!(path = %published, "changed by another publisher");
+            self.tell_changed(
+                ino,
+                (before.head, published),
+                old.ok().flatten(),
+                new.ok().flatten(),
+            );
         }
         // names that were missing may be there now
         self.notices.inode(Ino::ROOT);
@@ -126,7 +134,10 @@ impl Txn<'_> {
                 continue;
             };
             let revisions = &self.tree.revisions;
-            let (old, new) = (revisions.find(old_head, &path)?, revisions.find(head, &path)?);
+            let (old, new) = (
+                revisions.find(old_head, &path)?,
+                revisions.find(head, &path)?,
+            );
             let same = match (&old, &new) {
                 (Some(old), Some(new)) => old.entry == new.entry,
                 _ => false,

@@ -133,11 +133,7 @@ fn follows_directly(after: &Revisions, before: &Revisions) -> bool {
     previous.flatten() == Some(ours)
 }
 
-fn retire(
-    mut txn: Txn<'_>,
-    mark: &FrozenMark,
-    head: RevId,
-) -> Result<Retired> {
+fn retire(mut txn: Txn<'_>, mark: &FrozenMark, head: RevId) -> Result<Retired> {
     let moves = txn.tree.frozen_moves(mark);
     txn.set_head(head);
     let mut retiring = Retiring {
@@ -307,7 +303,15 @@ impl Retiring<'_> {
                 return txn.uncover(parent, name);
             }
             let rev = self.head;
-            txn.set_dentry(parent, name, Some(Dentry { under, rev, ..dentry }))?;
+            txn.set_dentry(
+                parent,
+                name,
+                Some(Dentry {
+                    under,
+                    rev,
+                    ..dentry
+                }),
+            )?;
         }
         Ok(())
     }
@@ -323,7 +327,10 @@ impl Retiring<'_> {
         let node = txn.tree.require(ino)?;
         let unchanged = node.rec.stamp <= self.mark.stamp && !node.rec.is_unsealed();
         let dir = node.rec.dir();
-        let kept_entries = node.entries.as_ref().is_some_and(|entries| !entries.is_empty());
+        let kept_entries = node
+            .entries
+            .as_ref()
+            .is_some_and(|entries| !entries.is_empty());
         let natural = node.names.len() == 1
             && txn.tree.is_natural(ino, parent, name)
             && dir.is_none_or(|dir| dir.ino_path == txn.tree.ino_path(parent).join(name));
@@ -449,8 +456,10 @@ impl Tree {
         node.is_some_and(|node| {
             matches!(node.names, Names::One(..))
                 && node.run.lookups.load(Ordering::Relaxed) == 0
-                && node.entries.as_ref().is_none_or(|entries| entries.is_empty())
+                && node
+                    .entries
+                    .as_ref()
+                    .is_none_or(|entries| entries.is_empty())
         })
     }
 }
-

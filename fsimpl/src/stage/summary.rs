@@ -62,7 +62,9 @@ impl Stage {
             let unsealed = tree.nodes.iter().filter(|(_, node)| {
                 node.rec.is_unsealed() && !node.names.is_empty() && node.run.seal_error.is_none()
             });
-            unsealed.map(|(ino, node)| (*ino, node.run.generation)).collect()
+            unsealed
+                .map(|(ino, node)| (*ino, node.run.generation))
+                .collect()
         };
         self.feed.urge(&due);
         loop {
@@ -118,7 +120,9 @@ impl Tree {
         for (_, dentry) in dentries().filter(|(_, dentry)| !dentry.clean) {
             let Some(node) = dentry.node().and_then(|ino| self.node(ino)) else {
                 // one that was moved is counted where it is now
-                let alive = self.node(Ino(dentry.ino)).is_some_and(|n| !n.names.is_empty());
+                let alive = self
+                    .node(Ino(dentry.ino))
+                    .is_some_and(|n| !n.names.is_empty());
                 if dentry.under != Under::Nothing && !alive {
                     summary.removed += 1;
                 }

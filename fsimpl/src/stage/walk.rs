@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use formats::{Children, Compression, Content, Entry, Hash, Kind, Name, Regular, RepoPath};
 
 use super::mark::Bare;
-use super::open::empty_pin;
+use super::sealing::empty_pin;
 use super::{FreezeError, FrozenMark};
 use crate::error::FsError;
 use crate::tree::{Child, Data, Dentry, Node, Origin, RevId, Tree, Under};
@@ -363,7 +363,13 @@ impl<'a> Walk<'a> {
             .map(|file| &file.data)
             .and_then(Data::backing)
             .unwrap_or_else(|| empty_pin(ino));
-        if !self.unsealed.iter().rev().take(1).any(|u| u.number == number) {
+        if !self
+            .unsealed
+            .iter()
+            .rev()
+            .take(1)
+            .any(|u| u.number == number)
+        {
             self.unsealed.push(Unsealed {
                 ino,
                 generation: node.run.generation,
@@ -444,7 +450,11 @@ impl<'a> Walk<'a> {
         let below = Place {
             same: stays,
             origin: from,
-            base: if stays { base.or(place.base) } else { replaced_directory },
+            base: if stays {
+                base.or(place.base)
+            } else {
+                replaced_directory
+            },
             rev,
         };
         self.names(node, &path, &below);

@@ -35,7 +35,11 @@ fn finish(mut bytes: Vec<u8>, salt: u32) -> Ino {
         bytes.extend_from_slice(&salt.to_le_bytes());
     }
     let number = PathHash::of(&bytes).0.cast_unsigned() & LOCAL_MASK;
-    Ino(if number < FIRST { number + FIRST } else { number })
+    Ino(if number < FIRST {
+        number + FIRST
+    } else {
+        number
+    })
 }
 
 #[cfg(test)]

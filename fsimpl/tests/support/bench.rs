@@ -111,7 +111,10 @@ impl Bench {
         .unwrap();
         self.fs.add_repository(Arc::clone(&stage)).unwrap();
         self.stage = Some(stage);
-        let attr = self.fs.lookup(&ROOT, Ino::ROOT, b"test.example.org").unwrap();
+        let attr = self
+            .fs
+            .lookup(&ROOT, Ino::ROOT, b"test.example.org")
+            .unwrap();
         self.root = attr.ino;
     }
 
@@ -145,7 +148,9 @@ impl Bench {
     }
 
     pub fn ino(&self, path: &str) -> Ino {
-        self.find(path).unwrap_or_else(|e| panic!("{path}: {e}")).ino
+        self.find(path)
+            .unwrap_or_else(|e| panic!("{path}: {e}"))
+            .ino
     }
 
     pub fn exists(&self, path: &str) -> bool {
@@ -184,7 +189,9 @@ impl Bench {
     }
 
     pub fn open_write(&self, path: &str) -> Handle {
-        self.fs.open(&ROOT, self.ino(path), write_only(false)).unwrap()
+        self.fs
+            .open(&ROOT, self.ino(path), write_only(false))
+            .unwrap()
     }
 
     pub fn open_read(&self, path: &str) -> Handle {
@@ -234,7 +241,8 @@ impl Bench {
     }
 
     pub fn rename_as(&self, from: &str, to: &str, mode: RenameMode) -> Result<()> {
-        self.fs.rename(&ROOT, self.split(from), self.split(to), mode)
+        self.fs
+            .rename(&ROOT, self.split(from), self.split(to), mode)
     }
 
     pub fn link(&self, from: &str, to: &str) -> Result<Attr> {
@@ -304,8 +312,7 @@ impl Bench {
     }
 
     pub fn freeze(&self, target: &str) -> Result<Frozen, FreezeError> {
-        self.stage()
-            .freeze(&[path(target)], OpenFiles::Fail, &())
+        self.stage().freeze(&[path(target)], OpenFiles::Fail, &())
     }
 
     pub fn changes(&self) -> ChangeSet {

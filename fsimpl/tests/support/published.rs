@@ -161,11 +161,15 @@ impl Published {
         let mut tree = self.tree(head);
         let mut last: Option<&RepoPath> = None;
         for change in &set.changes {
-            assert!(last < Some(&change.path), "sorted, each path once: {:?}", change.path);
+            assert!(
+                last < Some(&change.path),
+                "sorted, each path once: {:?}",
+                change.path
+            );
             last = Some(&change.path);
             let path = &change.path;
             match &change.op {
-                Op::Remove => drop_below(&mut tree, path, true),
+                Op::Remove => drop_below(&mut tree, path),
                 Op::Put {
                     entry, children, ..
                 } => {
@@ -173,9 +177,9 @@ impl Published {
                         Children::Same => {
                             assert!(tree.get(path).is_some_and(Entry::is_dir), "{path:?}");
                         }
-                        Children::None => drop_below(&mut tree, path, true),
+                        Children::None => drop_below(&mut tree, path),
                         Children::From(from) => {
-                            drop_below(&mut tree, path, true);
+                            drop_below(&mut tree, path);
                             let source = self.tree(&change.base_root);
                             assert!(source.get(from).is_some_and(Entry::is_dir), "{from:?}");
                             for (old, entry) in &source {
@@ -198,7 +202,10 @@ impl Published {
     /// A published file's bytes.
     pub fn read(&self, root: &Hash, path: &str) -> Vec<u8> {
         let tree = self.tree(root);
-        let regular = tree[&path.parse::<RepoPath>().unwrap()].regular().unwrap().clone();
+        let regular = tree[&path.parse::<RepoPath>().unwrap()]
+            .regular()
+            .unwrap()
+            .clone();
         let mut bytes = Vec::new();
         for name in regular.content.objects() {
             let stored = self.store.open(&name).unwrap();
@@ -220,14 +227,20 @@ fn ungrouped(entry: &Entry) -> Entry {
     entry
 }
 
-fn drop_below(tree: &mut Tree, path: &RepoPath, itself: bool) {
-    tree.retain(|p, _| !p.is_within(path) || (!itself && p == path));
+fn drop_below(tree: &mut Tree, path: &RepoPath) {
+    let range = tree.range(path.clone()..).map(|(p, _)| p.clone());
+    let below: Vec<RepoPath> = range.take_while(|p| p.is_within(path)).collect();
+    for path in below {
+        tree.remove(&path);
+    }
 }
 
 fn row(tree: &Tree, path: &RepoPath, entry: &Entry) -> Row {
     let parent = path.parent();
     let subdirs = || {
-        let below = tree.iter().filter(|(p, _)| p.parent().as_ref() == Some(path));
+        let below = tree
+            .iter()
+            .filter(|(p, _)| p.parent().as_ref() == Some(path));
         below.filter(|(_, e)| e.is_dir()).count()
     };
     let group = entry.regular().map_or(0, |r| r.link_group);
