@@ -369,6 +369,8 @@ fn effective_dirtab(
         .ok();
     let wanted = match listed.map(|at| &changes[at].op) {
         Some(Op::Remove) => None,
+        // a look ahead may come before it is sealed; a commit never gets here with such a file
+        Some(Op::Put { entry, .. }) if is_unsealed(entry) => published.clone(),
         Some(Op::Put { entry, .. }) => Some(entry.clone()),
         None => published.clone(),
     };
@@ -390,6 +392,12 @@ fn effective_dirtab(
     })?;
     let dirtab = Dirtab::parse(&bytes).map_err(|source| CatalogsError::Dirtab { source })?;
     Ok((Some(dirtab), changed))
+}
+
+fn is_unsealed(entry: &formats::Entry) -> bool {
+    entry
+        .regular()
+        .is_some_and(|file| file.content.objects().any(|name| name.hash.is_null()))
 }
 
 /// Implicit times of directories go along with a real change, and alone are none. A directory of
