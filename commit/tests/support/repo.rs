@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use commit::{
-    CommitError, NewRepository, NoProgress, OnConflict, Outcome, Publisher, Request, Stratum0,
-    Visible,
+    CommitError, NewRepository, NoProgress, OnConflict, Outcome, Publisher, RepoHome, Request,
+    Stratum0, Visible,
 };
 use formats::changeset::ChangeSet;
 use formats::hash::Algorithm;
@@ -93,8 +93,17 @@ impl Repo {
 
     fn in_dir(dir: TempDir, settings: &[(&str, &str)]) -> Self {
         let wanted = wanted(settings);
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN);
-        let home = commit::mkfs(dir.path(), &wanted, now).unwrap();
+        let home = commit::mkfs(dir.path(), &wanted, Self::begin()).unwrap();
+        Self::of(dir, home)
+    }
+
+    /// The first instant of its clock.
+    pub fn begin() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN)
+    }
+
+    /// A repository that is there, in a directory of this test's.
+    pub fn of(dir: TempDir, home: RepoHome) -> Self {
         let publisher = Stratum0::open(home, &dir.path().join("cache")).unwrap();
         std::fs::create_dir(dir.path().join("txn")).unwrap();
         Self {
