@@ -14,6 +14,7 @@ mod faults;
 mod golden;
 mod model;
 mod official;
+mod preview;
 mod publish;
 mod resign;
 mod rmfs;
