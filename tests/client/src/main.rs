@@ -18,6 +18,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cvmfs::{directory_entry::DirectoryEntry, fetcher::Fetcher, repository::Repository};
 
@@ -36,7 +38,12 @@ struct Walk<'a> {
     repository: &'a Repository,
     ignore: BTreeSet<OsString>,
     tally: Tally,
+    /// Files whose bytes are still to be compared, and their paths in the repository.
+    contents: Vec<(PathBuf, String)>,
 }
+
+/// Contents that are compared at the same time.
+const READERS: usize = 8;
 
 fn main() -> ExitCode {
     match run() {
@@ -121,6 +128,7 @@ fn compare(
         repository: &repository,
         ignore,
         tally: Tally::default(),
+        contents: Vec::new(),
     };
     let root =
         fs::symlink_metadata(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
@@ -134,6 +142,7 @@ fn compare(
         walk.entry(directory, below, &root, &entry);
     }
     walk.directory(directory, below);
+    walk.contents();
     Ok(walk.tally)
 }
 
@@ -256,48 +265,67 @@ impl Walk<'_> {
                 &format!("size {}, published {}", meta.len(), entry.size),
             );
         }
-        if let Err(what) = self.pieces(file, path) {
+        self.contents.push((file.to_owned(), path.to_owned()));
+    }
+
+    /// Compares all contents, several at a time: the crate makes a new HTTP client for each object.
+    fn contents(&mut self) {
+        let contents = std::mem::take(&mut self.contents);
+        let (next, repository) = (AtomicUsize::new(0), self.repository);
+        let found = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..READERS {
+                scope.spawn(|| {
+                    while let Some((file, path)) =
+                        contents.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        if let Err(what) = pieces(repository, file, path) {
+                            found.lock().unwrap().push((path, what));
+                        }
+                    }
+                });
+            }
+        });
+        for (path, what) in found.into_inner().unwrap() {
             self.differ(path, &what);
         }
     }
+}
 
-    /// Compares piece by piece. (The crate's own reader of chunked files races with its prefetch.)
-    fn pieces(&self, file: &Path, path: &str) -> Result<(), String> {
-        let entry = self
-            .repository
-            .lookup_with_chunks(path)
-            .map_err(|e| e.to_string())?;
-        let pieces: Vec<(String, &str)> = if entry.has_chunks() {
-            entry
-                .chunks
-                .iter()
-                .map(|c| (c.content_hash_string(), "P"))
-                .collect()
-        } else {
-            vec![(
-                entry.content_hash_string().ok_or("has no content hash")?,
-                "",
-            )]
-        };
-        let mut source = File::open(file).map_err(|e| format!("source: {e}"))?;
-        for (hash, suffix) in pieces {
-            let cached = self
-                .repository
-                .retrieve_object_with_suffix(&hash, suffix)
-                .map_err(|e| format!("object {hash}{suffix} cannot be read: {e}"))?;
-            let published = fs::read(&cached).map_err(|e| format!("{cached}: {e}"))?;
-            let mut ours = vec![0; published.len()];
-            source
-                .read_exact(&mut ours)
-                .map_err(|_| "goes on beyond the end".to_owned())?;
-            if ours != published {
-                return Err(format!("content of object {hash}{suffix}"));
-            }
+/// Compares a file piece by piece. (The crate's own reader of chunked files races with its prefetch.)
+fn pieces(repository: &Repository, file: &Path, path: &str) -> Result<(), String> {
+    let entry = repository
+        .lookup_with_chunks(path)
+        .map_err(|e| e.to_string())?;
+    let pieces: Vec<(String, &str)> = if entry.has_chunks() {
+        entry
+            .chunks
+            .iter()
+            .map(|c| (c.content_hash_string(), "P"))
+            .collect()
+    } else {
+        vec![(
+            entry.content_hash_string().ok_or("has no content hash")?,
+            "",
+        )]
+    };
+    let mut source = File::open(file).map_err(|e| format!("source: {e}"))?;
+    for (hash, suffix) in pieces {
+        let cached = repository
+            .retrieve_object_with_suffix(&hash, suffix)
+            .map_err(|e| format!("object {hash}{suffix} cannot be read: {e}"))?;
+        let published = fs::read(&cached).map_err(|e| format!("{cached}: {e}"))?;
+        let mut ours = vec![0; published.len()];
+        source
+            .read_exact(&mut ours)
+            .map_err(|_| "goes on beyond the end".to_owned())?;
+        if ours != published {
+            return Err(format!("content of object {hash}{suffix}"));
         }
-        match source.read(&mut [0]) {
-            Ok(0) => Ok(()),
-            _ => Err("content ends early".to_owned()),
-        }
+    }
+    match source.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        _ => Err("content ends early".to_owned()),
     }
 }
 
