@@ -262,6 +262,11 @@ fn the_snapshot_moves_never_the_writer() {
         bench.fs.write(&ROOT, handle, 0, &[n]).unwrap();
         bench.fs.release(handle).unwrap();
     }
+    let empty = bench.ino("/b");
+    bench
+        .fs
+        .mknod(&ROOT, empty, b"empty", 0o644, fsimpl::NodeType::Regular)
+        .unwrap();
     let (root, after) = std::thread::scope(|scope| {
         let freezing = scope.spawn(|| bench.freeze("/b").unwrap());
         while bench.stage().frozen().is_empty() {
@@ -273,12 +278,14 @@ fn the_snapshot_moves_never_the_writer() {
             bench.fs.release(handle).unwrap();
         }
         bench.unlink("/b/big7").unwrap();
+        bench.write("/b/empty", b"no more");
         let frozen = freezing.join().unwrap();
         let after = bench.everything();
         let root = bench.published.commit(&bench.stage().base_root(), &frozen);
         bench.stage().retire(frozen.id, &root).unwrap();
         (root, after)
     });
+    assert!(bench.published.read(&root, "/b/empty").is_empty());
     for n in 0..8u8 {
         let published = bench.published.read(&root, &format!("/b/big{n}"));
         assert_eq!(published[0], n, "as it was at the instant");

@@ -152,6 +152,11 @@ impl Stage {
             Data::Staged { .. } => self.content.open_from(&self.objects, &regular)?,
         };
         let ino = to.inode.ino;
+        let number = match &*bytes {
+            Bytes::Backing { number, .. } if *number != 0 => Some(*number),
+            _ => None,
+        };
+        self.give_snapshot_a_copy(ino, number)?;
         self.change(|txn| set_content(txn, ino, data, size))?;
         self.feed.cancel(ino);
         let emptied = std::mem::replace(&mut *bytes, Bytes::Objects(content));

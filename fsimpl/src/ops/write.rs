@@ -162,9 +162,9 @@ impl Stage {
             let file = tree.node(ino).and_then(|node| node.rec.file());
             file.and_then(|file| file.data.backing())
         };
+        self.give_snapshot_a_copy(ino, owned)?;
         let (number, file) = match &*bytes {
             Bytes::Backing { number, file } if owned == Some(*number) => {
-                self.give_snapshot_a_copy(*number)?;
                 let file = match file {
                     Some(file) => Arc::clone(file),
                     None => Arc::new(self.backing.create(*number)?),

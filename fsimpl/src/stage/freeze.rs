@@ -178,7 +178,8 @@ impl Stage {
             items.dedup_by(|a, b| a.path == b.path);
         }
         for file in &unsealed {
-            self.pins.add(file.number, file.ino, file.size);
+            self.pins
+                .add(file.number, (file.ino, file.generation), file.size);
         }
         let id = mark.id;
         tree.frozen = Some(mark);

@@ -9,6 +9,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::Stage;
+use super::sealing::empty_pin;
 use crate::error::Result;
 use crate::seal::{CancelToken, Generation, SealError, SealJob, Sealed, Source};
 use crate::tree::SealedData;
@@ -17,6 +18,8 @@ use crate::types::Ino;
 /// What a snapshot waits for.
 pub(super) struct Pin {
     pub(super) ino: Ino,
+    /// Of the bytes that the snapshot has; later ones are not its.
+    generation: u32,
     pub(super) size: u64,
     pub(super) outcome: Option<Result<SealedData, String>>,
     copy: Option<u64>,
@@ -28,9 +31,10 @@ pub(super) struct Pin {
 pub(crate) struct Pins(pub(super) Mutex<HashMap<u64, Pin>>);
 
 impl Pins {
-    pub(super) fn add(&self, number: u64, ino: Ino, size: u64) {
+    pub(super) fn add(&self, number: u64, (ino, generation): (Ino, u32), size: u64) {
         let pin = Pin {
             ino,
+            generation,
             size,
             outcome: None,
             copy: None,
@@ -39,10 +43,16 @@ impl Pins {
         self.0.lock().insert(number, pin);
     }
 
-    /// The outcome for a backing file, unless there is one already.
-    pub(super) fn settle(&self, number: u64, outcome: impl FnOnce() -> Result<SealedData, String>) {
+    /// How sealing a backing file ended; of these bytes, where a generation is given.
+    pub(super) fn settle(
+        &self,
+        number: u64,
+        generation: Option<u32>,
+        outcome: impl FnOnce() -> Result<SealedData, String>,
+    ) {
         if let Some(pin) = self.0.lock().get_mut(&number)
             && pin.outcome.is_none()
+            && generation.is_none_or(|generation| generation == pin.generation)
         {
             pin.outcome = Some(outcome());
         }
@@ -63,8 +73,13 @@ impl Pins {
 }
 
 impl Stage {
-    /// Before the file is changed: a snapshot that still needs it gets a copy.
-    pub(crate) fn give_snapshot_a_copy(&self, number: u64) -> Result<()> {
+    /// Before the file is changed: a snapshot that still needs it gets a copy. `number` is its
+    /// backing file, if it has one.
+    pub(crate) fn give_snapshot_a_copy(&self, ino: Ino, number: Option<u64>) -> Result<()> {
+        self.copy_pinned(number.unwrap_or_else(|| empty_pin(ino)))
+    }
+
+    fn copy_pinned(&self, number: u64) -> Result<()> {
         let (ino, size, cancel) = match self.pins.0.lock().get(&number) {
             Some(pin) if pin.outcome.is_none() && pin.copy.is_none() => {
                 (pin.ino, pin.size, pin.cancel.clone())
@@ -151,7 +166,7 @@ fn copy_done(
         return;
     };
     stage.backing.remove(copy);
-    stage.pins.settle(number, || {
+    stage.pins.settle(number, None, || {
         result.map(data).map_err(|error| error.to_string())
     });
     stage.feed.count_copies(-1);
