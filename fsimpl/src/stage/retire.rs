@@ -15,7 +15,6 @@ use formats::{Hash, Name, ObjectName, RepoPath};
 use super::{FrozenMark, Stage, StageError};
 use crate::error::{FsError, Result};
 use crate::journal::frozen_key;
-use crate::lower::Revisions;
 use crate::tree::{
     Data, Dentry, LowerNode, Names, Origin, RevId, Staged, Tree, Txn, Under, type_of,
 };
@@ -46,13 +45,16 @@ impl Stage {
         // it must be readable before anything relies on it
         revision.find(&RepoPath::root()).map_err(FsError::from)?;
         let before = self.tree.read().revisions.clone();
+        // nothing but our own commit lies between the two heads
+        let alone;
         {
             let mut tree = self.tree.write();
             let mark = tree.frozen.clone().filter(|mark| mark.id == id);
             let mark = mark.ok_or(StageError::UnknownSnapshot(id))?;
+            alone = previous_of(&revision) == Some(before.root_of(before.head));
             let head = tree.revisions.add(revision);
             let txn = Txn::begin(&mut tree, &self.journal, (self.clock)());
-            let done = retire(txn, &mark, head)?;
+            let done = retire(txn, &mark, (head, alone))?;
             tree.frozen = None;
             self.settle_vanished(&mut tree, done.gone);
             for (number, size) in done.backings {
@@ -64,7 +66,8 @@ impl Stage {
         }
         self.trim_clean()?;
         self.feed.sweep_later();
-        if !follows_directly(&self.tree.read().revisions.clone(), &before) {
+        // else all that the kernel knows is as it was
+        if !alone {
             self.after_new_head(&before);
         }
         Ok(())
@@ -122,24 +125,24 @@ impl Stage {
     }
 }
 
-/// True if nothing but our own commit lies between the two heads: all that the kernel knows is as
-/// it was.
-fn follows_directly(after: &Revisions, before: &Revisions) -> bool {
-    let ours = before.root_of(before.head);
-    let previous = after.get(after.head).ok().and_then(|revision| {
-        let catalog = Arc::clone(revision.root_catalog());
-        catalog.with(|catalog| Ok(catalog.previous_revision())).ok()
-    });
-    previous.flatten() == Some(ours)
+/// The root catalog of the revision that one was made upon.
+fn previous_of(revision: &store::Revision) -> Option<Hash> {
+    let catalog = Arc::clone(revision.root_catalog());
+    let previous = catalog.with(|catalog| Ok(catalog.previous_revision()));
+    previous.ok().flatten()
 }
 
-fn retire(mut txn: Txn<'_>, mark: &FrozenMark, head: RevId) -> Result<Retired> {
+fn retire(mut txn: Txn<'_>, mark: &FrozenMark, (head, alone): (RevId, bool)) -> Result<Retired> {
     let moves = txn.tree.frozen_moves(mark);
+    let parted = txn.tree.parted(mark, &moves);
+    let old_head = txn.tree.revisions.head;
     txn.set_head(head);
     let mut retiring = Retiring {
         mark,
         head,
+        advances: alone.then_some(old_head),
         moves,
+        parted,
         done: Retired::default(),
     };
     retiring.directory(&mut txn, Ino::ROOT)?;
@@ -151,11 +154,31 @@ fn retire(mut txn: Txn<'_>, mark: &FrozenMark, head: RevId) -> Result<Retired> {
     Ok(done)
 }
 
+/// A published directory that a snapshot moved.
+struct Move {
+    ino: Ino,
+    rev: RevId,
+    from: RepoPath,
+    to: RepoPath,
+}
+
+/// The move that took a published directory along, if one did.
+fn move_of<'m>(moves: &'m [Move], rev: RevId, path: &RepoPath) -> Option<&'m Move> {
+    let along = moves
+        .iter()
+        .filter(|m| m.rev == rev && path.is_within(&m.from));
+    along.max_by_key(|m| m.from.as_bytes().len())
+}
+
 struct Retiring<'m> {
     mark: &'m FrozenMark,
     head: RevId,
-    /// Published directories that the snapshot moved: from where, and where to.
-    moves: Vec<((RevId, RepoPath), RepoPath)>,
+    /// The former head, if our own commit is all that lies between: who was staged over that one is
+    /// staged over the new one, and what the commit changed is nobody else's doing.
+    advances: Option<RevId>,
+    moves: Vec<Move>,
+    /// Directories that had been taken out of a moved one before the snapshot.
+    parted: HashSet<Ino>,
     done: Retired,
 }
 
@@ -254,12 +277,8 @@ impl Retiring<'_> {
             return Ok(None);
         };
         // moved since, or elsewhere: what it refers to may have moved with the snapshot
-        let moved = self
-            .moves
-            .iter()
-            .filter(|((r, from), _)| r == rev && path.is_within(from))
-            .max_by_key(|((_, from), _)| from.as_bytes().len());
-        if let Some(((_, from), to)) = moved {
+        let moved = move_of(&self.moves, *rev, path).filter(|_| !self.parted.contains(&ino));
+        if let Some(Move { from, to, .. }) = moved {
             let rest = path.below(from).unwrap_or_default();
             return Ok(Some(Origin::At {
                 rev: self.head,
@@ -312,6 +331,9 @@ impl Retiring<'_> {
                     ..dentry
                 }),
             )?;
+        } else if dentry.under == Under::Directory && self.advances == Some(dentry.rev) {
+            let rev = self.head;
+            txn.set_dentry(parent, name, Some(Dentry { rev, ..dentry }))?;
         }
         Ok(())
     }
@@ -404,15 +426,61 @@ impl Txn<'_> {
 
 impl Tree {
     /// Published directories that a snapshot moved.
-    fn frozen_moves(&self, mark: &FrozenMark) -> Vec<((RevId, RepoPath), RepoPath)> {
-        let origin = |ino: u64| match self.node(Ino(ino))?.rec.dir().map(|dir| &dir.origin) {
-            Some(Origin::At { rev, path }) => Some((*rev, path.clone())),
-            _ => None,
-        };
-        let moved = mark.whole.iter();
-        moved
-            .filter_map(|(ino, to)| Some((origin(*ino)?, to.clone())))
-            .collect()
+    fn frozen_moves(&self, mark: &FrozenMark) -> Vec<Move> {
+        let moved = mark.whole.iter().filter_map(|(ino, to)| {
+            let ino = Ino(*ino);
+            let Origin::At { rev, path } = &self.node(ino)?.rec.dir()?.origin else {
+                return None;
+            };
+            Some(Move {
+                ino,
+                rev: *rev,
+                from: path.clone(),
+                to: to.clone(),
+            })
+        });
+        moved.collect()
+    }
+
+    /// Directories that are not in the snapshot and had been taken out of one that is, and was moved,
+    /// before: they did not move with it.
+    fn parted(&self, mark: &FrozenMark, moves: &[Move]) -> HashSet<Ino> {
+        if moves.is_empty() {
+            return HashSet::new();
+        }
+        let parted = self.nodes.iter().filter(|(ino, node)| {
+            let origin = node.rec.dir().map(|dir| &dir.origin);
+            let Some(Origin::At { rev, path }) =
+                origin.filter(|_| !mark.whole.contains_key(&ino.0))
+            else {
+                return false;
+            };
+            move_of(moves, *rev, path).is_some_and(|m| {
+                let rest = path.below(&m.from).unwrap_or_default();
+                self.hid(mark, m.ino, &rest)
+            })
+        });
+        parted.map(|(ino, _)| *ino).collect()
+    }
+
+    /// True if a directory of the snapshot had something else, or nothing, where its origin has the
+    /// directory `rest`.
+    fn hid(&self, mark: &FrozenMark, dir: Ino, rest: &RepoPath) -> bool {
+        let mut at = dir;
+        for name in rest.components() {
+            let Some(dentry) = self.dentry(at, &name) else {
+                return false;
+            };
+            let at_home = dentry.node().filter(|ino| {
+                let dir = self.node(*ino).and_then(|node| node.rec.dir());
+                dir.is_some_and(|dir| dir.origin == Origin::Inherit)
+            });
+            match at_home {
+                Some(ino) => at = ino,
+                None => return dentry.stamp <= mark.stamp,
+            }
+        }
+        false
     }
 
     /// What a staged name adds to its directory's subdirectories.
