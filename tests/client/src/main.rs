@@ -21,7 +21,10 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cvmfs::{directory_entry::DirectoryEntry, fetcher::Fetcher, repository::Repository};
+use cvmfs::{
+    common::compose_object_path, directory_entry::DirectoryEntry, fetcher::Fetcher,
+    repository::Repository,
+};
 
 #[derive(Default)]
 struct Tally {
@@ -38,9 +41,12 @@ struct Walk<'a> {
     repository: &'a Repository,
     ignore: BTreeSet<OsString>,
     tally: Tally,
-    /// Files whose bytes are still to be compared, and their paths in the repository.
-    contents: Vec<(PathBuf, String)>,
+    /// Files whose bytes are still to be compared, their paths and objects in the repository.
+    contents: Vec<(PathBuf, String, Pieces)>,
 }
+
+/// Where the objects of a file lie, in order.
+type Pieces = Vec<String>;
 
 /// Contents that are compared at the same time.
 const READERS: usize = 8;
@@ -142,7 +148,7 @@ fn compare(
         walk.entry(directory, below, &root, &entry);
     }
     walk.directory(directory, below);
-    walk.contents();
+    walk.contents(&front, cache);
     Ok(walk.tally)
 }
 
@@ -265,21 +271,54 @@ impl Walk<'_> {
                 &format!("size {}, published {}", meta.len(), entry.size),
             );
         }
-        self.contents.push((file.to_owned(), path.to_owned()));
+        match self.pieces(path) {
+            Ok(pieces) => self
+                .contents
+                .push((file.to_owned(), path.to_owned(), pieces)),
+            Err(what) => self.differ(path, &what),
+        }
+    }
+
+    /// The objects that make up a file.
+    fn pieces(&self, path: &str) -> Result<Pieces, String> {
+        let entry = self
+            .repository
+            .lookup_with_chunks(path)
+            .map_err(|e| e.to_string())?;
+        let name = |hash: &str, letter| {
+            compose_object_path(hash, letter)
+                .to_string_lossy()
+                .into_owned()
+        };
+        if entry.has_chunks() {
+            return Ok(entry
+                .chunks
+                .iter()
+                .map(|c| name(&c.content_hash_string(), "P"))
+                .collect());
+        }
+        let hash = entry.content_hash_string().ok_or("has no content hash")?;
+        Ok(vec![name(&hash, "")])
     }
 
     /// Compares all contents, several at a time: the crate makes a new HTTP client for each object.
-    fn contents(&mut self) {
+    /// Each reader has a cache of its own, for the crate's is not made for two.
+    fn contents(&mut self, url: &str, cache: &Path) {
         let contents = std::mem::take(&mut self.contents);
-        let (next, repository) = (AtomicUsize::new(0), self.repository);
+        let next = AtomicUsize::new(0);
         let found = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
-            for _ in 0..READERS {
-                scope.spawn(|| {
-                    while let Some((file, path)) =
+            for reader in 0..READERS {
+                let cache = cache.join(reader.to_string());
+                let (contents, next, found) = (&contents, &next, &found);
+                scope.spawn(move || {
+                    fs::create_dir_all(&cache).expect("a cache directory");
+                    let fetcher =
+                        Fetcher::new(url, &cache.to_string_lossy(), true).expect("a fetcher");
+                    while let Some((file, path, pieces)) =
                         contents.get(next.fetch_add(1, Ordering::Relaxed))
                     {
-                        if let Err(what) = pieces(repository, file, path) {
+                        if let Err(what) = compare_content(&fetcher, file, pieces) {
                             found.lock().unwrap().push((path, what));
                         }
                     }
@@ -293,34 +332,19 @@ impl Walk<'_> {
 }
 
 /// Compares a file piece by piece. (The crate's own reader of chunked files races with its prefetch.)
-fn pieces(repository: &Repository, file: &Path, path: &str) -> Result<(), String> {
-    let entry = repository
-        .lookup_with_chunks(path)
-        .map_err(|e| e.to_string())?;
-    let pieces: Vec<(String, &str)> = if entry.has_chunks() {
-        entry
-            .chunks
-            .iter()
-            .map(|c| (c.content_hash_string(), "P"))
-            .collect()
-    } else {
-        vec![(
-            entry.content_hash_string().ok_or("has no content hash")?,
-            "",
-        )]
-    };
+fn compare_content(fetcher: &Fetcher, file: &Path, pieces: &Pieces) -> Result<(), String> {
     let mut source = File::open(file).map_err(|e| format!("source: {e}"))?;
-    for (hash, suffix) in pieces {
-        let cached = repository
-            .retrieve_object_with_suffix(&hash, suffix)
-            .map_err(|e| format!("object {hash}{suffix} cannot be read: {e}"))?;
+    for object in pieces {
+        let cached = fetcher
+            .retrieve_file(object)
+            .map_err(|e| format!("{object} cannot be read: {e}"))?;
         let published = fs::read(&cached).map_err(|e| format!("{cached}: {e}"))?;
         let mut ours = vec![0; published.len()];
         source
             .read_exact(&mut ours)
             .map_err(|_| "goes on beyond the end".to_owned())?;
         if ours != published {
-            return Err(format!("content of object {hash}{suffix}"));
+            return Err(format!("content of {object}"));
         }
     }
     match source.read(&mut [0]) {
