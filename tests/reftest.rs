@@ -10,6 +10,11 @@
 //! PREPUB_REFTEST_SEEDS   how many seeds
 //! PREPUB_REFTEST_OPS     operations of each
 //! ```
+//!
+//! Known gaps, left out by the model and marked there: a directory is moved out of another, the old
+//! place is committed alone, then the new one (taken for a conflict); a new file that is left out of
+//! a commit because it is open, under a published name of a directory that was moved (the published
+//! one shows); inode numbers after an abort.
 
 mod judge;
 mod library;
@@ -105,8 +110,8 @@ fn library() {
     let terms = Terms {
         can,
         rules: Rules {
-            // the library asks nobody whether it may
-            uid: 1000,
+            // root keeps set-ID bits when it writes
+            uid: 0,
             gid: 100,
             umask: 0o027,
         },

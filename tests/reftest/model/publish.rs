@@ -64,6 +64,9 @@ impl Model {
         if self.lookup(target).is_err() && !self.published.contains_key(target) {
             return Err(No::Refused(refusal::NOT_FOUND));
         }
+        if self.has_parted(target) {
+            return Err(No::LeaveOut);
+        }
         let bare = self.ancestors(target);
         let mut writing = Vec::new();
         if let Ok(id) = self.lookup(target) {
@@ -84,6 +87,22 @@ impl Model {
             // two reasons to refuse, or a file that is open and has moved as well
             _ => Err(No::LeaveOut),
         }
+    }
+
+    /// True if a published directory was moved from below a path to where it is not published yet.
+    /// Its old place must not be published first: the new one then refers to what is gone, and is
+    /// taken for a conflict (a known gap).
+    fn has_parted(&self, target: &Path) -> bool {
+        let mut outside = Vec::new();
+        self.walk(ROOT, &Path::root(), &mut |path, id| {
+            if self.is_dir(id) && !path.is_within(target) {
+                let published = self.published.get(path);
+                outside.extend(published.is_none_or(|p| p.id != id).then_some(id));
+            }
+        });
+        let inside = self.published.iter().filter(|(at, _)| at.is_within(target));
+        let mut ids = inside.map(|(_, published)| published.id);
+        ids.any(|id| outside.contains(&id))
     }
 
     /// The directories above that have to be published bare.
@@ -107,7 +126,8 @@ impl Model {
         Ok(bare)
     }
 
-    /// True for a file that has one name, and is new or published at this very place.
+    /// True for a file that has one name, and is new or published at this very place, and in no
+    /// directory that was moved: there it may hide a published name, which then shows (a known gap).
     fn plain(&self, path: &Path, id: Id) -> bool {
         if self.inodes[&id].links != 1 {
             return false;
@@ -116,10 +136,18 @@ impl Model {
             let staged = self.lookup(path).ok();
             self.published.get(path).map(|p| p.id) == staged
         };
-        match self.published.get(path) {
-            None => self.published.values().all(|p| p.id != id),
-            Some(_) => same(path) && same(&path.split().unwrap().0),
+        let elsewhere = |id: Id, place: &Path| {
+            let mut published = self.published.iter();
+            published.any(|(at, p)| p.id == id && at != place)
+        };
+        let mut above = path.clone();
+        while let Some(id) = self.lookup(&above).ok().filter(|id| *id != ROOT) {
+            if elsewhere(id, &above) {
+                return false;
+            }
+            above = above.split().unwrap().0;
         }
+        !self.published.contains_key(path) || same(path) && same(&path.split().unwrap().0)
     }
 
     pub(super) fn abort(&mut self, target: &Path, clean: bool) -> Verdict {
