@@ -36,10 +36,9 @@ fn sandbox_like(folder: &Path) -> Sandbox {
     let official = fs::read_to_string(folder.join("server.conf")).unwrap();
     let value = |key: &str| {
         // a shell file: the last assignment counts
-        let lines = official.lines().filter_map(|l| l.split_once('='));
+        let mut lines = official.lines().filter_map(|l| l.split_once('='));
         lines
-            .filter(|(k, _)| *k == key)
-            .last()
+            .rfind(|(k, _)| *k == key)
             .map(|(_, v)| v.trim_matches('"').to_owned())
     };
     let mut sandbox = Sandbox::new();

@@ -2,6 +2,9 @@
 //!
 //! Tests that need `/dev/fuse`, root or the official CVMFS tools say so plainly when they skip.
 
+// a test says on stderr why it skips, and what a daemon logged
+#![allow(clippy::print_stderr)]
+
 mod cli;
 mod crash;
 mod faults;

@@ -7,9 +7,9 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use commit::RepoHome;
 use commit::check::{Options, Subject, Watch, check};
 use commit::records::reflog_checksum;
-use commit::{RepoHome, Stratum0};
 use formats::catalog::Row;
 use formats::{Hash, Regular, RepoPath};
 use store::revision::Walk;
@@ -189,9 +189,4 @@ fn keys(name: &str) -> &'static FilePath {
         dir
     });
     dir.path()
-}
-
-/// Who publishes it, with the reader's view of it.
-pub fn publisher(home: &RepoHome, repository: &Arc<Repository>, cache: &FilePath) -> Stratum0 {
-    Stratum0::with_repository(home.clone(), Arc::clone(repository), cache)
 }

@@ -254,6 +254,12 @@ impl Feed {
         true
     }
 
+    /// True if files are waiting, or in the sealer.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = self.shared.state.lock();
+        !(state.waiting.is_empty() && state.urgent.is_empty() && state.under_way.is_empty())
+    }
+
     /// True if files are in the sealer, or about to be.
     pub(super) fn is_under_way(&self) -> bool {
         let state = self.shared.state.lock();

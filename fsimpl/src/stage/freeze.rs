@@ -246,6 +246,7 @@ impl Stage {
         let tree = self.tree.read();
         let pins = self.pins.0.lock();
         let mut failures: Vec<SealFailure> = pins
+            .all
             .values()
             .filter_map(|pin| {
                 let reason = pin.outcome.as_ref()?.as_ref().err()?.clone();
@@ -282,7 +283,7 @@ impl Stage {
             return;
         };
         let pins = self.pins.0.lock();
-        let outcome = pins.get(number).and_then(|pin| pin.outcome.as_ref());
+        let outcome = pins.all.get(number).and_then(|pin| pin.outcome.as_ref());
         if let (Kind::Regular(file), Some(Ok(sealed))) = (&mut entry.kind, outcome) {
             let SealedData {
                 content,

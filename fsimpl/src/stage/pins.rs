@@ -28,7 +28,15 @@ pub(super) struct Pin {
 
 /// By the number of the backing file.
 #[derive(Default)]
-pub(crate) struct Pins(pub(super) Mutex<HashMap<u64, Pin>>);
+pub(crate) struct Pins(pub(super) Mutex<PinTable>);
+
+/// Pins, and how many of them are still waited for.
+#[derive(Default)]
+pub(super) struct PinTable {
+    pub(super) all: HashMap<u64, Pin>,
+    files: u64,
+    bytes: u64,
+}
 
 impl Pins {
     pub(super) fn add(&self, number: u64, (ino, generation): (Ino, u32), size: u64) {
@@ -40,7 +48,11 @@ impl Pins {
             copy: None,
             cancel: CancelToken::new(),
         };
-        self.0.lock().insert(number, pin);
+        let mut pins = self.0.lock();
+        if pins.all.insert(number, pin).is_none() {
+            pins.files += 1;
+            pins.bytes += size;
+        }
     }
 
     /// How sealing a backing file ended; of these bytes, where a generation is given.
@@ -50,25 +62,28 @@ impl Pins {
         generation: Option<u32>,
         outcome: impl FnOnce() -> Result<SealedData, String>,
     ) {
-        if let Some(pin) = self.0.lock().get_mut(&number)
+        let pins = &mut *self.0.lock();
+        if let Some(pin) = pins.all.get_mut(&number)
             && pin.outcome.is_none()
             && generation.is_none_or(|generation| generation == pin.generation)
         {
             pin.outcome = Some(outcome());
+            pins.files -= 1;
+            pins.bytes -= pin.size;
         }
     }
 
     /// True if a snapshot still needs this backing file.
     pub(crate) fn needs(&self, number: u64) -> bool {
         let pins = self.0.lock();
-        pins.get(&number).is_some_and(|pin| pin.outcome.is_none())
+        let pin = pins.all.get(&number);
+        pin.is_some_and(|pin| pin.outcome.is_none())
     }
 
     /// How many are still waited for, and their bytes.
     pub(super) fn left(&self) -> (u64, u64) {
         let pins = self.0.lock();
-        let waiting = pins.values().filter(|pin| pin.outcome.is_none());
-        waiting.fold((0, 0), |(files, bytes), pin| (files + 1, bytes + pin.size))
+        (pins.files, pins.bytes)
     }
 }
 
@@ -80,7 +95,7 @@ impl Stage {
     }
 
     fn copy_pinned(&self, number: u64) -> Result<()> {
-        let (ino, size, cancel) = match self.pins.0.lock().get(&number) {
+        let (ino, size, cancel) = match self.pins.0.lock().all.get(&number) {
             Some(pin) if pin.outcome.is_none() && pin.copy.is_none() => {
                 (pin.ino, pin.size, pin.cancel.clone())
             }
@@ -97,7 +112,7 @@ impl Stage {
         let (copy, _) = self.backing.copy(&from, u64::MAX)?;
         {
             let mut pins = self.pins.0.lock();
-            match pins.get_mut(&number) {
+            match pins.all.get_mut(&number) {
                 Some(pin) if pin.outcome.is_none() => pin.copy = Some(copy),
                 _ => {
                     drop(pins);
@@ -143,7 +158,7 @@ impl Stage {
 
     /// Lets go of what a snapshot waited for.
     pub(super) fn unpin_all(&self) {
-        let pins = std::mem::take(&mut *self.pins.0.lock());
+        let pins = std::mem::take(&mut *self.pins.0.lock()).all;
         for pin in pins.values().filter(|pin| pin.outcome.is_none()) {
             pin.cancel.cancel();
         }

@@ -9,6 +9,8 @@ use crate::types::Ino;
 
 /// How often a waiter is told how far sealing is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// A file that just lost its last writer is about to be queued.
+const SETTLING: Duration = Duration::from_millis(1);
 
 impl Stage {
     /// What is staged.
@@ -68,7 +70,7 @@ impl Stage {
         };
         self.feed.urge(&due);
         loop {
-            let seen = self.feed.progress();
+            let mut seen = self.feed.progress();
             let (files, bytes, failed) = self.unsealed();
             progress.unsealed(files, bytes);
             if files == 0 {
@@ -81,8 +83,14 @@ impl Stage {
             if now >= deadline {
                 return false;
             }
-            self.feed
-                .wait_progress(seen, deadline.min(now + PROGRESS_EVERY));
+            // counting visits every staged file: not after each one that is sealed
+            let until = deadline.min(now + PROGRESS_EVERY);
+            while self.feed.is_busy() && self.feed.wait_progress(seen, until) {
+                seen = self.feed.progress();
+            }
+            if !self.feed.is_busy() {
+                std::thread::sleep(SETTLING);
+            }
         }
     }
 
