@@ -22,7 +22,6 @@ use crate::mkfs::WHITELIST;
 use crate::publisher::{Publisher, PublisherError};
 use crate::stratum0::{Stratum0, TagEdit};
 use crate::tags::{self, TagsError};
-use crate::txn::TxnError;
 
 /// For how long a whitelist is valid if nobody says otherwise.
 pub const DEFAULT_DAYS: u32 = 30;
@@ -261,9 +260,9 @@ fn list(whitelist: &mut Whitelist, certificate: &Certificate, algorithm: Algorit
 
 /// A named place at which tests make a change of keys fail.
 fn fail_at(name: &'static str) -> Result<(), PublisherError> {
-    fail::fail_point!(name, |_| Err(PublisherError::Record(TxnError::Injected(
-        name
-    ))));
+    fail::fail_point!(name, |_| Err(PublisherError::Record(
+        crate::txn::TxnError::Injected(name)
+    )));
     let _ = name;
     Ok(())
 }
