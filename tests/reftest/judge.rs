@@ -209,7 +209,6 @@ impl<'a, S: Subject> Run<'a, S> {
             Op::Restart | Op::Kill => {
                 // a number is kept as long as somebody may know it
                 self.inos.clear();
-                self.numbers_stay = true;
                 self.compare_all()
             }
             Op::Abort { .. } => {

@@ -62,7 +62,11 @@ impl Model {
     /// The unpublished directories above, and the files left out because they are being written.
     fn may_commit(&self, target: &Path, writers: Writers) -> Result<(Vec<Path>, Vec<Path>), No> {
         if self.lookup(target).is_err() && !self.published.contains_key(target) {
-            return Err(No::Refused(refusal::NOT_FOUND));
+            return Err(match self.ancestors(target) {
+                // two reasons to refuse
+                Err(No::Refused(_)) => No::LeaveOut,
+                _ => No::Refused(refusal::NOT_FOUND),
+            });
         }
         if self.has_parted(target) {
             return Err(No::LeaveOut);
