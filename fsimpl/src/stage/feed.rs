@@ -276,49 +276,52 @@ impl Shared {
     fn next(&self) -> Next {
         let mut state = self.state.lock();
         loop {
-            if state.stopped {
-                return Next::Stop;
-            }
-            let idle = state.under_way.is_empty() && state.copies == 0;
-            if state.sweep {
-                // new jobs wait until the sweep is done: they may want what it removes
-                if idle {
-                    state.sweep = false;
-                    return Next::Sweep;
-                }
-            } else if state.under_way.len() < MAX_UNDER_WAY {
-                if let Some(due) = state.urgent.pop_front() {
-                    return Next::Seal(due, true);
-                }
-                let now = Instant::now();
-                let due = state
-                    .waiting
-                    .first_key_value()
-                    .map(|(key, due)| (*key, *due));
-                if let Some((key, due)) = due
-                    && key.0 <= now
-                {
-                    state.waiting.remove(&key);
-                    state.places.remove(&due.0);
-                    return Next::Seal(due, false);
-                }
-            }
-            if !state.removals.is_empty() {
-                let many = state.removals.len().min(REMOVALS_AT_ONCE);
-                return Next::Remove(state.removals.drain(..many).collect());
-            }
-            let due = state.waiting.first_key_value().map(|((due, _), _)| *due);
-            match due {
-                Some(due) if due > Instant::now() => {
+            match state.next(Instant::now()) {
+                Ok(next) => return next,
+                Err(Some(due)) => {
                     self.wake.wait_until(&mut state, due);
                 }
-                _ => self.wake.wait(&mut state),
+                Err(None) => self.wake.wait(&mut state),
             }
         }
     }
 }
 
 impl State {
+    /// What there is to do now; else until when to wait, if time alone can change that. Reads no
+    /// clock: what is due for the one question must be due for the other, or a file that becomes due
+    /// in between waits for ever.
+    fn next(&mut self, now: Instant) -> Result<Next, Option<Instant>> {
+        if self.stopped {
+            return Ok(Next::Stop);
+        }
+        let mut until = None;
+        if self.sweep {
+            // new jobs wait until the sweep is done: they may want what it removes
+            if self.under_way.is_empty() && self.copies == 0 {
+                self.sweep = false;
+                return Ok(Next::Sweep);
+            }
+        } else if self.under_way.len() < MAX_UNDER_WAY {
+            if let Some(due) = self.urgent.pop_front() {
+                return Ok(Next::Seal(due, true));
+            }
+            if let Some(first) = self.waiting.first_entry() {
+                if first.key().0 <= now {
+                    let due = first.remove();
+                    self.places.remove(&due.0);
+                    return Ok(Next::Seal(due, false));
+                }
+                until = Some(first.key().0);
+            }
+        }
+        if !self.removals.is_empty() {
+            let many = self.removals.len().min(REMOVALS_AT_ONCE);
+            return Ok(Next::Remove(self.removals.drain(..many).collect()));
+        }
+        Err(until)
+    }
+
     fn unqueue(&mut self, ino: Ino) {
         if let Some(place) = self.places.remove(&ino) {
             self.waiting.remove(&place);
@@ -342,5 +345,56 @@ fn run(stage: &Weak<Stage>, shared: &Shared) {
             }
             Next::Sweep => stage.sweep_objects(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(dues: &[Instant]) -> State {
+        let mut state = State::default();
+        for (n, due) in (1..).zip(dues) {
+            state.waiting.insert((*due, n), (Ino(n), 0));
+            state.places.insert(Ino(n), (*due, n));
+        }
+        state
+    }
+
+    /// Whatever the clock says, a file that waits is handed out, or there is an end to the wait.
+    #[test]
+    fn what_waits_is_never_forgotten() {
+        let start = Instant::now();
+        let due = start + Duration::from_secs(1);
+        for at in [start, due - Duration::from_nanos(1)] {
+            assert!(matches!(waiting(&[due]).next(at), Err(Some(until)) if until == due));
+        }
+        for at in [due, due + Duration::from_secs(9)] {
+            let next = waiting(&[due]).next(at);
+            assert!(matches!(next, Ok(Next::Seal((Ino(1), 0), false))));
+        }
+        assert!(matches!(State::default().next(start), Err(None)));
+    }
+
+    /// A full sealer and a sweep hold files back until a job ends, which wakes the thread.
+    #[test]
+    fn what_is_held_back_needs_no_clock() {
+        let now = Instant::now();
+        let mut full = waiting(&[now]);
+        for n in 0..MAX_UNDER_WAY as u64 {
+            let job = UnderWay {
+                job: n,
+                generation: 0,
+                cancel: CancelToken::new(),
+            };
+            full.under_way.insert(Ino(1000 + n), job);
+        }
+        assert!(matches!(full.next(now), Err(None)));
+        full.under_way.remove(&Ino(1000));
+        full.sweep = true;
+        assert!(matches!(full.next(now), Err(None)));
+        full.under_way.clear();
+        assert!(matches!(full.next(now), Ok(Next::Sweep)));
+        assert!(matches!(full.next(now), Ok(Next::Seal((Ino(1), 0), false))));
     }
 }
