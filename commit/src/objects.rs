@@ -15,8 +15,9 @@ use crate::publish::{Progress, Step};
 
 /// Threads that link or copy objects: the work is system calls, a few overlap well.
 const WORKERS_MAX: usize = 8;
-/// How often progress is told, in objects.
-const PROGRESS_EVERY: usize = 256;
+/// Objects that a thread takes at a time, and after which progress is told. Neighbours in the sorted
+/// list share a directory, which the threads then do not take from one another.
+const TAKEN_AT_ONCE: usize = 256;
 
 /// Why the objects could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -92,48 +93,44 @@ pub(crate) fn store_all(
     let (new, reused, bytes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let stop = AtomicBool::new(false);
     let failed: Mutex<Option<ObjectsError>> = Mutex::new(None);
+    let fail = |(name, change): (ObjectName, usize), source: StoreError| {
+        stop.store(true, Ordering::Relaxed);
+        let path = change_set.changes[change].path.clone();
+        let error = if source.is_not_found() {
+            ObjectsError::Missing { path, name }
+        } else {
+            ObjectsError::Store { path, name, source }
+        };
+        // the first failure is the one that is told
+        let mut failed = failed.lock().unwrap_or_else(|e| e.into_inner());
+        failed.get_or_insert(error);
+    };
     let work = || {
         loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some((name, change)) = names.get(at) else {
-                return;
-            };
-            if stop.load(Ordering::Relaxed) {
+            let at = next.fetch_add(TAKEN_AT_ONCE, Ordering::Relaxed);
+            if at >= names.len() {
                 return;
             }
-            match store_one(name, staged, storage) {
-                Ok(Some(size)) => {
-                    new.fetch_add(1, Ordering::Relaxed);
-                    bytes.fetch_add(size, Ordering::Relaxed);
-                }
-                Ok(None) => {
-                    reused.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(source) => {
-                    stop.store(true, Ordering::Relaxed);
-                    let path = change_set.changes[*change].path.clone();
-                    let error = if source.is_not_found() {
-                        ObjectsError::Missing { path, name: *name }
-                    } else {
-                        ObjectsError::Store {
-                            path,
-                            name: *name,
-                            source,
-                        }
-                    };
-                    // the first failure is the one that is told
-                    let mut failed = failed.lock().unwrap_or_else(|e| e.into_inner());
-                    failed.get_or_insert(error);
+            for needed in &names[at..names.len().min(at + TAKEN_AT_ONCE)] {
+                if stop.load(Ordering::Relaxed) {
                     return;
                 }
+                match store_one(&needed.0, staged, storage) {
+                    Ok(Some(size)) => {
+                        new.fetch_add(1, Ordering::Relaxed);
+                        bytes.fetch_add(size, Ordering::Relaxed);
+                    }
+                    Ok(None) => {
+                        reused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(source) => return fail(*needed, source),
+                }
             }
-            if at.is_multiple_of(PROGRESS_EVERY) {
-                progress.step(Step::Store, at as u64, total);
-            }
+            progress.step(Step::Store, at as u64, total);
         }
     };
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    if names.len() <= PROGRESS_EVERY || workers == 1 {
+    if names.len() <= TAKEN_AT_ONCE || workers == 1 {
         work();
     } else {
         std::thread::scope(|scope| {

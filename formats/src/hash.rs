@@ -141,9 +141,14 @@ impl Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.digest {
-            write!(f, "{byte:02x}")?;
+        // names are made by the hundred thousand, and formatting byte by byte shows in a commit
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 2 * DIGEST_LEN];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.digest) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 0xf)];
         }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)?;
         f.write_str(self.algorithm.id())
     }
 }

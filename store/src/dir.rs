@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use formats::ObjectName;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Result, StoreError};
@@ -58,6 +58,8 @@ struct Inner {
     root_fd: OwnedFd,
     /// Open on `ROOT/data`; objects are reached as `ab/cdef...` from here.
     data: Arc<OwnedFd>,
+    /// The filesystem that `data` is on: only there can files be linked or cloned.
+    device: u64,
     durability: Durability,
     /// How temporary files are made here; found out at the first write.
     temp_kind: OnceLock<TempKind>,
@@ -105,9 +107,14 @@ impl DirStore {
         if !data_path.is_dir() {
             return Err(missing("data/"));
         }
+        let data = raw::open_dir(&data_path)?;
+        let device = rustix::fs::fstat(&data)
+            .map_err(|e| StoreError::io("look up", &data_path, e.into()))?
+            .st_dev;
         Ok(Self(Arc::new(Inner {
             root_fd: raw::open_dir(&root)?,
-            data: Arc::new(raw::open_dir(&data_path)?),
+            data: Arc::new(data),
+            device,
             root,
             durability,
             temp_kind: OnceLock::new(),
@@ -146,8 +153,9 @@ impl Inner {
 
     /// The object's place from `data`.
     fn relative(name: &ObjectName) -> String {
-        let text = name.to_string();
-        format!("{}/{}", &text[..2], &text[2..])
+        let mut path = name.to_string();
+        path.insert(2, '/');
+        path
     }
 
     fn stored_size(&self, name: &ObjectName) -> Result<Option<u64>> {
@@ -397,34 +405,38 @@ impl ObjectStore for DirStore {
     }
 
     /// Links the file where it is ours, of the right mode and on this filesystem; clones its
-    /// extents where only those can be shared.
+    /// extents where only those can be shared. A link costs two system calls.
     fn adopt(&self, file: &Path, name: &ObjectName) -> Result<Option<Stored>> {
         let inner = &self.0;
         let failed = |e: Errno| StoreError::io("store", inner.object_path(name), e.into());
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let source = match rustix::fs::open(file, flags, Mode::empty()) {
-            Ok(source) => source,
-            // the copy that follows tells what is wrong with the source
-            Err(_) => return Ok(None),
+        // whatever is wrong with the source, the copy that follows tells
+        let Ok(stat) = rustix::fs::statat(CWD, file, AtFlags::SYMLINK_NOFOLLOW) else {
+            return Ok(None);
         };
-        let stat = rustix::fs::fstat(&source).map_err(failed)?;
-        let home = rustix::fs::fstat(&inner.data).map_err(failed)?;
-        if !FileType::from_raw_mode(stat.st_mode).is_file() || stat.st_dev != home.st_dev {
+        if !FileType::from_raw_mode(stat.st_mode).is_file() || stat.st_dev != inner.device {
             return Ok(None);
         }
+        let open = || {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            rustix::fs::open(file, flags, Mode::empty())
+        };
         let ours = stat.st_mode & 0o7777 == FILE_MODE
             && stat.st_uid == rustix::process::geteuid().as_raw();
         if ours {
             if inner.durability == Durability::Each {
-                rustix::fs::fdatasync(&source).map_err(failed)?;
+                open().and_then(rustix::fs::fdatasync).map_err(failed)?;
             }
-            match Temp::borrowed(source).link_to(&inner.data, &Inner::relative(name)) {
-                Ok(()) => return inner.named(name).map(Some),
-                Err(Errno::EXIST) => return inner.already_there(name).map(Some),
+            let to = Inner::relative(name);
+            return match rustix::fs::linkat(CWD, file, &inner.data, &to, AtFlags::empty()) {
+                Ok(()) => inner.named(name).map(Some),
+                Err(Errno::EXIST) => inner.already_there(name).map(Some),
                 // too many links, or linking is not allowed: a copy will do
-                Err(_) => return Ok(None),
-            }
+                Err(_) => Ok(None),
+            };
         }
+        let Ok(source) = open() else {
+            return Ok(None);
+        };
         let temp = inner.temp()?;
         match rustix::fs::ioctl_ficlone(temp.file(), &source) {
             Ok(()) => inner.publish(temp, name).map(Some),

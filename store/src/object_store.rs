@@ -181,7 +181,9 @@ pub fn transfer(
     name: &ObjectName,
     verify: bool,
 ) -> Result<Stored> {
-    if to.has(name)? {
+    // where a link may do, trying it tells as much as looking first, in one call less
+    let look_first = verify || from.local_dir().is_none();
+    if look_first && to.has(name)? {
         return Ok(Stored::Present);
     }
     if let Some(dir) = from.local_dir() {
@@ -194,6 +196,9 @@ pub fn transfer(
         {
             return Ok(stored);
         }
+    }
+    if !look_first && to.has(name)? {
+        return Ok(Stored::Present);
     }
     let mut pending = to.begin()?;
     let mut hasher = verify.then(|| Hasher::new(name.hash.algorithm()));

@@ -156,14 +156,6 @@ impl Temp {
         }
     }
 
-    /// Somebody else's complete file, to be linked and otherwise left alone.
-    pub(super) fn borrowed(fd: OwnedFd) -> Self {
-        Self {
-            file: fd.into(),
-            name: None,
-        }
-    }
-
     pub(super) fn file(&self) -> impl AsFd + '_ {
         &self.file
     }
