@@ -34,7 +34,6 @@ pub mod tags;
 
 mod content;
 mod objects;
-mod timespan;
 
 pub use conflicts::{Conflict, ConflictKind, Conflicts};
 pub use content::ContentError;

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod calendar;
 pub mod catalog;
 pub mod changeset;
 pub mod chunk;

@@ -10,6 +10,7 @@
 //! alone: this module must never look at the environment or at another file.
 
 mod shell;
+mod timespan;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ use std::str::FromStr;
 use crate::chunk::{ChunkSizes, ChunkSizesError};
 use crate::hash::{Algorithm, HashError};
 use crate::object::Compression;
+
+pub use timespan::Timespan;
 
 /// Far above what anybody writes by hand.
 pub const MAX_CONF_BYTES: usize = 1 << 20;
@@ -119,8 +122,8 @@ pub struct Params {
     pub garbage_collection: bool,
     /// `CVMFS_AUTO_TAG`: a generic tag for each revision.
     pub auto_tag: bool,
-    /// `CVMFS_AUTO_TAG_TIMESPAN`: age at which those go, in GNU date's words; empty: never.
-    pub auto_tag_timespan: String,
+    /// `CVMFS_AUTO_TAG_TIMESPAN`: when those go; none: never.
+    pub auto_tag_timespan: Option<Timespan>,
     /// `PREPUB_HARDLINKS=groups`: hard links within a directory stay links (`break` by default).
     pub hardlink_groups: bool,
     /// `CVMFS_EXTERNAL_DATA`
@@ -153,7 +156,7 @@ impl Default for Params {
             ttl_seconds: 240,
             garbage_collection: false,
             auto_tag: false,
-            auto_tag_timespan: String::new(),
+            auto_tag_timespan: None,
             hardlink_groups: false,
             external_data: false,
             alt_paths: false,
@@ -384,10 +387,7 @@ impl ServerConf {
             ttl_seconds: self.scaled("CVMFS_REPOSITORY_TTL", default.ttl_seconds, 1)?,
             garbage_collection: self.is_true("CVMFS_GARBAGE_COLLECTION")?,
             auto_tag: self.is_true("CVMFS_AUTO_TAG")?,
-            auto_tag_timespan: self
-                .value("CVMFS_AUTO_TAG_TIMESPAN")?
-                .unwrap_or_default()
-                .to_owned(),
+            auto_tag_timespan: self.timespan("CVMFS_AUTO_TAG_TIMESPAN")?,
             hardlink_groups: match self.value("PREPUB_HARDLINKS")? {
                 None | Some("break") => false,
                 Some("groups") => true,
@@ -445,6 +445,18 @@ impl ServerConf {
 
     fn is_true(&self, key: &str) -> Result<bool, ServerConfError> {
         Ok(self.value(key)? == Some("true"))
+    }
+
+    fn timespan(&self, key: &str) -> Result<Option<Timespan>, ServerConfError> {
+        let expected = "an age such as \"4 weeks ago\", \"-1 year\" or \"last month\", or a date such \
+                        as 2026-01-31";
+        match self.value(key)? {
+            None => Ok(None),
+            Some(text) => match Timespan::parse(text) {
+                Some(timespan) => Ok(Some(timespan)),
+                None => Err(self.bad(key, expected)),
+            },
+        }
     }
 
     /// A decimal number times `unit`.

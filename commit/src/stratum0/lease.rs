@@ -52,8 +52,8 @@ impl Stratum0Lease<'_> {
             timestamp: revision.timestamp,
         };
         let mut usual = |writer: &mut formats::history::HistoryWriter, head: &TagHead| {
-            if let Some(before) = auto_tags_before(params, revision.timestamp) {
-                writer.remove_auto_tags(before)?;
+            if let Some(timespan) = params.auto_tag_timespan {
+                writer.remove_auto_tags(timespan.before(revision.timestamp))?;
             }
             let name = match &revision.tag {
                 Some(name) => Some(name.clone()),
@@ -260,11 +260,6 @@ impl Stratum0 {
         }
         Ok(true)
     }
-}
-
-/// From when on automatic tags are kept; none if all are.
-fn auto_tags_before(params: &Params, now: i64) -> Option<i64> {
-    crate::timespan::before(&params.auto_tag_timespan, now)
 }
 
 /// A named place at which tests make a publication fail.

@@ -1,5 +1,6 @@
 //! What tags may be called, and what automatic tags are called.
 
+use crate::calendar::{DAY, civil_of};
 use crate::history::{TRUNK, TRUNK_PREVIOUS};
 
 /// Longest name of a tag that we make, in bytes: it is a directory below `/.cvmfs/snapshots`.
@@ -94,22 +95,8 @@ pub fn is_auto_tag(name: &str) -> bool {
 
 /// `YYYY-MM-DDThh:mm:ssZ`.
 fn utc(timestamp: i64) -> String {
-    const DAY: i64 = 86_400;
-    let (days, second) = (timestamp.div_euclid(DAY), timestamp.rem_euclid(DAY));
-    // days are counted from 0000-03-01, so that a leap day is the last of its year
-    let days = days.saturating_add(719_468);
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = civil_of(timestamp.div_euclid(DAY));
+    let second = timestamp.rem_euclid(DAY);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }

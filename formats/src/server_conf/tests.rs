@@ -184,7 +184,7 @@ fn typed_values() {
         }
     );
     assert_eq!(params.ttl_seconds, 60);
-    assert_eq!(params.auto_tag_timespan, "2 weeks ago");
+    assert_eq!(params.auto_tag_timespan, Timespan::parse("2 weeks ago"));
     assert!(params.hardlink_groups);
     assert_eq!(params.voms_authz.as_deref(), Some("group"));
 }
