@@ -1,17 +1,31 @@
-//! The only place that looks at the clock for others: libraries are told the time.
+//! The only place that looks at the clock, for libraries too: they are told the time.
+//!
+//! What it says goes into files' times, revisions and signatures. Nothing waits by it: a clock that
+//! is set back, or forward, stops nobody. The failpoint `clock` (`return(SECONDS)`) sets it for
+//! tests.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Now.
+#[must_use]
+pub fn wall() -> SystemTime {
+    let now = SystemTime::now();
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!("clock", |shift| {
+        let seconds: i64 = shift.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let by = Duration::from_secs(seconds.unsigned_abs());
+        if seconds < 0 { now - by } else { now + by }
+    });
+    now
+}
 
 /// Now, for what stands in the stage.
 #[must_use]
 pub fn now() -> fsimpl::Time {
-    let now = SystemTime::now();
-    match now.duration_since(UNIX_EPOCH) {
-        Ok(since) => fsimpl::Time {
-            secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            nanos: since.subsec_nanos(),
-        },
-        // a clock before 1970 is wrong, and no reason to fail
-        Err(_) => fsimpl::Time::default(),
+    // a clock before 1970 is wrong, and no reason to fail
+    let since = wall().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    fsimpl::Time {
+        secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: since.subsec_nanos(),
     }
 }

@@ -30,6 +30,7 @@ use crate::serve;
 use crate::state::{DaemonInfo, State};
 
 mod follow;
+mod manager;
 mod up;
 
 use up::Sockets;
@@ -58,6 +59,19 @@ pub struct Wanted {
 /// # Errors
 /// What stands in the way of starting, or of ending in order.
 pub fn run(
+    settings: Settings,
+    wanted: &Wanted,
+    watch: &dyn Watch,
+    ready: impl FnOnce(&DaemonInfo),
+) -> Result<()> {
+    let result = up_and_down(settings, wanted, &manager::Starting(watch), ready);
+    if let Err(failure) = &result {
+        manager::failed(failure);
+    }
+    result
+}
+
+fn up_and_down(
     settings: Settings,
     wanted: &Wanted,
     watch: &dyn Watch,
@@ -143,11 +157,12 @@ fn live(
     }
     follow::start(engine)?;
     tracing::info!(pid = info.pid, "mounted on {}", info.mountpoint.display());
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    manager::keep_alive(engine)?;
+    manager::ready(&info);
     ready(&info);
     let why = runtime.block_on(until_end(session, &ending, stopped))?;
     tracing::info!("ending: {why:?}");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    manager::stopping();
     // nothing new is taken on, and answers that are on their way get out
     let _ = close.send(());
     let result = go_down(engine, session, why);

@@ -147,6 +147,8 @@ impl Engine {
         if let Some(repo) = self.repos.read().get(name) {
             return Ok(Arc::clone(repo));
         }
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("engine::open");
         let published = self.published(name)?;
         let repo = Repo::open(published, &self.state, &self.settings, self.sealer()?)
             .map_err(|f| f.while_doing(format!("cannot open {name}")))?;

@@ -8,7 +8,7 @@
 //!
 //! After a crash [`resume`] finds the commit done (and retires it) or not done (and thaws it).
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use commit::publisher::Publisher;
 use commit::{CommitError, Outcome, Request, Resumed, Visible, txn};
@@ -17,6 +17,7 @@ use fsimpl::Frozen;
 
 use crate::api::reply::{self, Aborted, Committed, Unmounted};
 use crate::api::{self, PathText, Progress, Staged, Step, Unit, Watch};
+use crate::clock;
 use crate::config::{OnConflict, OnUnmount, OpenFiles};
 use crate::engine::Engine;
 use crate::engine::repo::Repo;
@@ -127,7 +128,7 @@ fn publish(
         message: args.message.clone(),
         allow_empty: args.allow_empty,
         on_conflict,
-        clock: std::sync::Arc::new(SystemTime::now),
+        clock: std::sync::Arc::new(clock::wall),
     };
     let publisher = &repo.published.publisher;
     match commit::publish(&request, publisher, &repo.txn_dir, &Publishing(watch)) {
@@ -136,7 +137,7 @@ fn publish(
             Ok(Some(visible))
         }
         Ok(Outcome::Nothing) => {
-            let (head, _) = publisher.head(SystemTime::now())?;
+            let (head, _) = publisher.head(clock::wall())?;
             repo.stage.retire(snapshot, &head.manifest().root_catalog)?;
             Ok(None)
         }
@@ -152,7 +153,7 @@ fn publish(
 /// A commit that failed at its very last step may be visible all the same: the world is asked.
 fn after_failure(repo: &Repo, snapshot: u64, error: CommitError) -> Result<Box<Visible>> {
     let publisher = &repo.published.publisher;
-    match commit::resume(&repo.txn_dir, publisher, SystemTime::now()) {
+    match commit::resume(&repo.txn_dir, publisher, clock::wall()) {
         Ok(Resumed::Done { visible, .. }) => {
             tracing::warn!("{}: the commit reported {error}, and is visible", repo.name());
             retire(repo, snapshot, &visible)?;
@@ -190,7 +191,7 @@ fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()> {
 pub fn resume(repo: &Repo) -> Result<()> {
     let publisher = &repo.published.publisher;
     let mut frozen = repo.stage.frozen();
-    match commit::resume(&repo.txn_dir, publisher, SystemTime::now())? {
+    match commit::resume(&repo.txn_dir, publisher, clock::wall())? {
         Resumed::None => {}
         Resumed::Done { snapshot, visible } => {
             let name = repo.name();

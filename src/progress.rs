@@ -65,7 +65,8 @@ fn title(step: Step) -> &'static str {
     }
 }
 
-fn line(progress: &Progress) -> String {
+/// One plain line, without its end.
+pub fn line(progress: &Progress) -> String {
     let unit = serde_json::to_value(progress.unit).unwrap_or_default();
     let unit = unit.as_str().unwrap_or_default();
     match progress.total {

@@ -6,10 +6,13 @@
 #![allow(clippy::print_stderr)]
 
 mod cli;
+mod clock;
 mod crash;
 mod faults;
 mod golden;
+mod manager;
 mod official;
+mod progress;
 mod publish;
 mod reftest;
 mod support;

@@ -11,6 +11,7 @@ use super::{Context, output, print};
 use crate::api::Request;
 use crate::api::reply::{Diagnosis, Finding, Weight};
 use crate::cli::Doctor;
+use crate::clock;
 use crate::control::client::Client;
 use crate::engine::repo::Published;
 use crate::report::{Failure, Result};
@@ -23,6 +24,8 @@ const FREE_BYTES_FEW: u64 = 1 << 30;
 const DAYS_FEW: f64 = 7.0;
 /// No prepub ran before this: 2025-01-01.
 const CLOCK_OLDEST: Duration = Duration::from_secs(1_735_689_600);
+/// How far clocks of two machines may be apart without a word.
+const CLOCK_SLACK: Duration = Duration::from_secs(3600);
 
 pub fn run(context: &Context, args: &Doctor) -> Result<ExitCode> {
     let mut findings = Vec::new();
@@ -102,7 +105,7 @@ fn machine(findings: &mut Vec<Finding>) {
             hint: (!found.remedy.is_empty()).then_some(found.remedy),
         });
     }
-    let now = SystemTime::now();
+    let now = clock::wall();
     match now.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) if since > CLOCK_OLDEST => fine(findings, "clock", "plausible"),
         _ => warn(
@@ -200,7 +203,7 @@ fn mount(findings: &mut Vec<Finding>, mountpoint: &Path) {
 }
 
 fn repository(findings: &mut Vec<Finding>, state: &State, name: &str) {
-    let now = SystemTime::now();
+    let now = clock::wall();
     let looked = Published::open(state, name).and_then(|published| published.head(now));
     match looked {
         Ok((_, Some(expired))) => failed(findings, name, expired),
@@ -215,14 +218,25 @@ fn repository(findings: &mut Vec<Finding>, state: &State, name: &str) {
                 "revision {}, trusted for {days:.1} more days",
                 head.manifest().revision
             );
-            match days < DAYS_FEW {
-                true => warn(
+            let published = Duration::from_secs(head.manifest().published);
+            let ahead = published
+                > now
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap_or_default()
+                    + CLOCK_SLACK;
+            if ahead {
+                let found = format!("{found}; published ahead of this machine's clock");
+                warn(
                     findings,
                     name,
                     found,
-                    format!("`prepub resign {name}` renews the whitelist"),
-                ),
-                false => fine(findings, name, found),
+                    "set the clock: new revisions will carry the same time",
+                );
+            } else if days < DAYS_FEW {
+                let hint = format!("`prepub resign {name}` renews the whitelist");
+                warn(findings, name, found, hint);
+            } else {
+                fine(findings, name, found);
             }
         }
         Err(failure) => failed(findings, name, failure),

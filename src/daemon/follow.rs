@@ -1,8 +1,8 @@
 //! Unstaged paths follow what others publish.
 
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
 
+use crate::clock;
 use crate::config::Refresh;
 use crate::engine::Engine;
 use crate::report::{Context, Result};
@@ -39,7 +39,7 @@ fn follow(engine: &Weak<Engine>) {
             if pinned || !repo.stage.frozen().is_empty() {
                 continue;
             }
-            let head = repo.published.head(SystemTime::now());
+            let head = repo.published.head(clock::wall());
             let followed = head.and_then(|(head, _)| repo.follow(&head.manifest().root_catalog));
             if let Err(failure) = followed {
                 tracing::warn!(

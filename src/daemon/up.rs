@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use fsimpl::session::{self, MountOptions};
@@ -23,6 +24,9 @@ use crate::state::{Lock, State};
 
 /// How long to wait for another command to let the state's lock go.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// How often it is said how far opening the repositories is.
+const TELL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Where the daemon listens.
 pub struct Sockets {
@@ -123,13 +127,13 @@ pub fn open_all(engine: &Engine, watch: &dyn Watch) -> Result<Arc<Fs>> {
     let fs = Arc::new(Fs::new(clock::now, (uid.as_raw(), gid.as_raw())));
     let names = engine.state().repositories()?;
     for (done, name) in names.iter().enumerate() {
-        watch.progress(Progress {
+        let progress = Progress {
             step: Step::Recover,
             done: done as u64,
             total: names.len() as u64,
             unit: Unit::Repositories,
-        });
-        match engine.repo(name) {
+        };
+        match while_telling(watch, progress, || engine.repo(name)) {
             Ok(repo) => fs
                 .add_repository(Arc::clone(&repo.stage))
                 .context(format_args!("cannot show {name}"))?,
@@ -140,6 +144,24 @@ pub fn open_all(engine: &Engine, watch: &dyn Watch) -> Result<Arc<Fs>> {
         }
     }
     Ok(fs)
+}
+
+/// Repeats how far it is for as long as one repository takes, so that it is seen to go on.
+fn while_telling<T>(watch: &dyn Watch, progress: Progress, work: impl FnOnce() -> T) -> T {
+    let (done, waiting) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            loop {
+                watch.progress(progress);
+                if waiting.recv_timeout(TELL_INTERVAL) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 async fn listen(

@@ -1,7 +1,7 @@
 //! Looking: `status` and `diff`.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use commit::publisher::Publisher;
 use commit::{PathPreview, Preview, What};
@@ -12,6 +12,7 @@ use super::repo::{Published, Repo};
 use super::{Engine, days_until};
 use crate::api::reply::{self, DroppedXattr, Limit, OpenFile, RepoStatus, Summary, Trouble};
 use crate::api::{PathText, Progress, Status, Step, Unit, Watch};
+use crate::clock;
 use crate::report::{Failure, Kind, Result};
 
 /// For good: sealing ends when it is done, not when somebody loses patience.
@@ -116,7 +117,7 @@ impl Engine {
             &change_set,
             repo.stage.objects().as_ref(),
             &repo.published.publisher,
-            SystemTime::now(),
+            clock::wall(),
             &work.0,
         )?;
         Ok(describe(name, preview))
@@ -145,7 +146,7 @@ fn of_repository(failure: Failure) -> Trouble {
 }
 
 fn describe_published(published: &Published, status: &mut RepoStatus) {
-    let now = SystemTime::now();
+    let now = clock::wall();
     match published.head(now) {
         Ok((head, expired)) => {
             status.published_revision = Some(head.manifest().revision);
@@ -298,7 +299,7 @@ fn change(path: &PathPreview) -> reply::Change {
 /// # Errors
 /// [`Kind::Expired`] if that is less than configured.
 pub fn whitelist_holds(published: &Published, least: Duration) -> Result<Head> {
-    let (head, left) = published.publisher.head(SystemTime::now())?;
+    let (head, left) = published.publisher.head(clock::wall())?;
     if left < least {
         return Err(Failure::new(
             Kind::Expired,

@@ -1,7 +1,6 @@
 //! Everything about a repository but its stage: `mkfs`, `rmfs`, tags, `rollback`, `resign`, `check`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use commit::home::KeyFile;
 use commit::tags::NewTag;
@@ -13,6 +12,7 @@ use super::repo::Published;
 use super::{Engine, days_until};
 use crate::api::reply::{Checked, Made, Removed, Standing, Tag, Tags};
 use crate::api::{Check, Mkfs, Progress, Resign, Rollback, Step, TagAdd, TagRemove, Unit, Watch};
+use crate::clock;
 use crate::report::{Context, Failure, Kind, Result};
 
 impl Engine {
@@ -39,7 +39,7 @@ impl Engine {
             url: url.clone(),
             settings: Vec::new(),
         };
-        let home = commit::mkfs(self.state.dir(), &wanted, SystemTime::now())?;
+        let home = commit::mkfs(self.state.dir(), &wanted, clock::wall())?;
         let path = match self.live() {
             Some(live) => {
                 self.repo(&args.repo)?;
@@ -100,7 +100,7 @@ impl Engine {
 
     pub(super) fn tags(&self, name: &str) -> Result<Tags> {
         let published = self.published(name)?;
-        let tags = tags::list(&published.publisher, SystemTime::now())?;
+        let tags = tags::list(&published.publisher, clock::wall())?;
         Ok(Tags {
             repo: name.to_owned(),
             tags: tags.into_iter().map(tag).collect(),
@@ -114,13 +114,13 @@ impl Engine {
             message: args.message.clone(),
             root: None,
         };
-        tags::add(&published.publisher, &wanted, SystemTime::now())?;
+        tags::add(&published.publisher, &wanted, clock::wall())?;
         standing(&published, Vec::new())
     }
 
     pub(super) fn tag_remove(&self, args: &TagRemove) -> Result<Standing> {
         let published = self.published(&args.repo)?;
-        let removed = tags::remove(&published.publisher, &args.names, SystemTime::now())?;
+        let removed = tags::remove(&published.publisher, &args.names, clock::wall())?;
         standing(&published, removed.into_iter().map(|t| t.name).collect())
     }
 
@@ -135,7 +135,7 @@ impl Engine {
             "trunk-previous" => None,
             tag => Some(tag),
         };
-        let outcome = rollback::rollback(&published.publisher, target, SystemTime::now())?;
+        let outcome = rollback::rollback(&published.publisher, target, clock::wall())?;
         let lost = match outcome {
             rollback::Outcome::Done(done) => {
                 if let Some(repo) = &open {
@@ -150,7 +150,7 @@ impl Engine {
 
     pub(super) fn resign(&self, args: &Resign) -> Result<Standing> {
         let published = self.published(&args.repo)?;
-        resign::resign(&published.publisher, args.days, SystemTime::now())?;
+        resign::resign(&published.publisher, args.days, clock::wall())?;
         standing(&published, Vec::new())
     }
 
@@ -170,7 +170,7 @@ impl Engine {
             // one that cannot be read is found by the check itself
             reflog_checksum: checksum.unwrap_or_default(),
             scratch: &scratch.0,
-            now: SystemTime::now(),
+            now: clock::wall(),
         };
         let options = check::Options { data: args.data };
         let report = check::check(&subject, options, &Checking(watch));
@@ -220,7 +220,7 @@ fn tag(tag: formats::history::Tag) -> Tag {
 }
 
 fn standing(published: &Arc<Published>, removed_tags: Vec<String>) -> Result<Standing> {
-    let now = SystemTime::now();
+    let now = clock::wall();
     let (head, _) = published.head(now)?;
     Ok(Standing {
         repo: published.name.clone(),

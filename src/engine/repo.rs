@@ -101,7 +101,7 @@ impl Repo {
         let name = published.name.clone();
         let own = settings.repository(&name);
         let dir = state.stage(&name);
-        let head = published.head(SystemTime::now());
+        let head = published.head(clock::wall());
         let root = match &head {
             Ok((head, expired)) => {
                 if let Some(failure) = expired {
