@@ -192,6 +192,9 @@ pub struct Resign {
     pub repo: String,
     /// For how long.
     pub days: u32,
+    /// The keys were replaced on purpose: they sign the published revision, too.
+    #[serde(default)]
+    pub new_keys: bool,
 }
 
 /// `unmount`

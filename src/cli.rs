@@ -456,13 +456,18 @@ pub struct Check {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Needs STATE/keys/REPO.masterkey. Clients refuse a repository whose whitelist has expired; `prepub
-status` shows the days that are left. A monthly timer is enough.")]
+status` shows the days that are left. A monthly timer is enough. A whitelist that is missing or
+cannot be read is made anew, for the certificate in STATE/keys alone.")]
 pub struct Resign {
     /// The repository
     pub repo: String,
     /// For how long it shall be valid
     #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=365))]
     pub days: u32,
+    /// The keys in STATE/keys were replaced on purpose: put the repository under them. The published
+    /// revision is signed anew, and the old certificate is not trusted any more
+    #[arg(long)]
+    pub new_keys: bool,
     /// Output.
     #[command(flatten)]
     pub json: Json,

@@ -117,7 +117,7 @@ impl Engine {
             Request::TagRemove(args) => json(self.tag_remove(args)?),
             Request::Rollback(args) => json(self.rollback(args)?),
             Request::Check(args) => json(self.check(args, watch)?),
-            Request::Resign(args) => json(self.resign(args)?),
+            Request::Resign(args) => json(self.resign(args, watch)?),
             Request::Rmfs(args) => json(self.rmfs(&args.repo)?),
             Request::Unmount(args) => json(hook::before_unmount(self, args.staged, watch)?),
         }

@@ -1,7 +1,8 @@
 //! A new term for the whitelist, and new keys for a repository.
 //!
 //! ```text
-//! same keys    whitelist: the certificates it has, a new term
+//! same keys    whitelist: the certificates it has, a new term; one that is missing or cannot be
+//!              read is made anew, for the certificate of the published manifest alone
 //! new keys     whitelist: the old certificate and the new one  ->  manifest, signed with the new key
 //!              ->  whitelist: without the old certificate
 //! ```
@@ -13,9 +14,10 @@
 use std::time::{Duration, SystemTime};
 
 use formats::hash::Algorithm;
+use formats::manifest::SignedManifest;
 use formats::trust::{self, Certificate, PrivateKey, TrustError};
 use formats::whitelist::Whitelist;
-use store::Head;
+use store::HeadError;
 
 use crate::home::KeyFile;
 use crate::mkfs::WHITELIST;
@@ -39,7 +41,7 @@ pub enum ResignError {
     BadTerm(u32),
     /// The whitelist was not made with the keys at hand.
     #[error(
-        "the published whitelist of {repo} was not signed with {public_key}; if the keys were replaced on purpose, sign with the new ones"
+        "the published whitelist of {repo} was not signed with {public_key}; if the keys were replaced on purpose, `prepub resign {repo} --new-keys` signs with them"
     )]
     OtherMasterKey {
         /// Which repository.
@@ -51,7 +53,7 @@ pub enum ResignError {
     },
     /// The manifest was not made with the keys at hand.
     #[error(
-        "the published manifest of {repo} was not signed with {key}; if the keys were replaced on purpose, sign with the new ones"
+        "the published manifest of {repo} was not signed with {key}; if the keys were replaced on purpose, `prepub resign {repo} --new-keys` signs with them"
     )]
     OtherKey {
         /// Which repository.
@@ -98,40 +100,43 @@ pub struct Resigned {
     pub ends: SystemTime,
     /// The manifest was signed anew, too.
     pub manifest: bool,
+    /// There was no whitelist that could be read: this one lists the present certificate alone.
+    pub made_anew: bool,
 }
 
-/// Renews the whitelist, for `days` from `now`. The published one may have expired.
+/// Renews the whitelist, for `days` from `now`. The published one may have expired, or be missing.
 ///
 /// # Errors
 /// [`ResignError`]; then the whitelist is the one it was.
 pub fn resign(publisher: &Stratum0, days: u32, now: SystemTime) -> Result<Resigned, ResignError> {
     let signer = Signer::new(publisher, days, now)?;
-    let head = signer.unverified_head()?;
-    let home = publisher.home();
-    let keys = home.public_keys().map_err(PublisherError::Home)?;
-    match trust::verify_whitelist(&head.whitelist, &home.name, &keys, now) {
-        Ok(()) | Err(TrustError::Expired) => {}
-        Err(source) => {
-            return Err(ResignError::OtherMasterKey {
-                repo: home.name.clone(),
-                public_key: home.key_file(KeyFile::Public).display().to_string(),
-                source,
-            });
-        }
-    }
+    let (manifest, certificate) = signer.published()?;
     let algorithm = signer.algorithm;
-    if head.certificate.fingerprint(algorithm) != signer.certificate.fingerprint(algorithm) {
+    if certificate.fingerprint(algorithm) != signer.certificate.fingerprint(algorithm) {
+        let home = publisher.home();
         return Err(ResignError::OtherKey {
             repo: home.name.clone(),
             key: home.key_file(KeyFile::Key).display().to_string(),
         });
     }
-    let mut whitelist = head.whitelist().renewed(now, signer.term);
-    list(&mut whitelist, &signer.certificate, algorithm);
+    let published = signer.published_whitelist()?;
+    let made_anew = published.is_none();
+    let whitelist = match published {
+        Some(published) => {
+            let mut renewed = published.renewed(now, signer.term);
+            list(&mut renewed, &signer.certificate, algorithm);
+            renewed
+        }
+        None => {
+            signer.must_have_signed(&manifest, &certificate)?;
+            signer.whitelist()
+        }
+    };
     let ends = signer.write(whitelist)?;
     Ok(Resigned {
         ends,
         manifest: false,
+        made_anew,
     })
 }
 
@@ -147,17 +152,12 @@ pub fn resign_with_new_keys(
 ) -> Result<Resigned, ResignError> {
     let signer = Signer::new(publisher, days, now)?;
     let locks = publisher.lock()?;
-    let head = signer.unverified_head()?;
+    let (manifest, certificate) = signer.published()?;
     // what nobody vouches for any more must at least be whole
-    trust::verify_manifest(&head.manifest, &head.certificate).map_err(|source| {
-        ResignError::BadManifest {
-            repo: publisher.name().to_owned(),
-            source,
-        }
-    })?;
+    signer.must_have_signed(&manifest, &certificate)?;
     let whitelist = signer.whitelist();
     let mut both = whitelist.clone();
-    list(&mut both, &head.certificate, signer.algorithm);
+    list(&mut both, &certificate, signer.algorithm);
     signer.write(both)?;
     fail_at("resign::before_manifest")?;
     let lease = publisher.lease_with(locks, now)?;
@@ -167,6 +167,7 @@ pub fn resign_with_new_keys(
     Ok(Resigned {
         ends,
         manifest: true,
+        made_anew: false,
     })
 }
 
@@ -202,13 +203,53 @@ impl<'p> Signer<'p> {
         })
     }
 
-    fn unverified_head(&self) -> Result<Head, ResignError> {
-        let read = self.publisher.repository().unverified_head();
-        let head = read.map_err(|source| PublisherError::Head {
+    /// The published manifest and the certificate that it names, as they lie there.
+    fn published(&self) -> Result<(SignedManifest, Certificate), ResignError> {
+        let repository = self.publisher.repository();
+        let manifest = repository
+            .unverified_manifest()
+            .map_err(|e| self.unreadable(e))?;
+        let certificate = repository
+            .certificate_of(&manifest)
+            .map_err(|e| self.unreadable(e))?;
+        Ok((manifest, certificate))
+    }
+
+    fn unreadable(&self, source: HeadError) -> PublisherError {
+        PublisherError::Head {
             repo: self.publisher.name().to_owned(),
             source,
-        })?;
-        Ok(head)
+        }
+    }
+
+    fn must_have_signed(
+        &self,
+        manifest: &SignedManifest,
+        certificate: &Certificate,
+    ) -> Result<(), ResignError> {
+        trust::verify_manifest(manifest, certificate).map_err(|source| ResignError::BadManifest {
+            repo: self.publisher.name().to_owned(),
+            source,
+        })
+    }
+
+    /// The published whitelist, if there is one that can be read; it must be the master key's.
+    fn published_whitelist(&self) -> Result<Option<Whitelist>, ResignError> {
+        let home = self.publisher.home();
+        let signed = match self.publisher.repository().unverified_whitelist() {
+            Ok(signed) => signed,
+            Err(error) if error.is_without_whitelist() => return Ok(None),
+            Err(error) => return Err(self.unreadable(error).into()),
+        };
+        let keys = home.public_keys().map_err(PublisherError::Home)?;
+        match trust::verify_whitelist(&signed, &home.name, &keys, self.now) {
+            Ok(()) | Err(TrustError::Expired) => Ok(Some(signed.whitelist)),
+            Err(source) => Err(ResignError::OtherMasterKey {
+                repo: home.name.clone(),
+                public_key: home.key_file(KeyFile::Public).display().to_string(),
+                source,
+            }),
+        }
     }
 
     /// One that lists our certificate alone.

@@ -96,6 +96,57 @@ fn other_certificates_stay_listed() {
 }
 
 #[test]
+fn a_whitelist_that_is_missing_or_cut_off_is_made_anew() {
+    let repo = Repo::new();
+    let visible = repo.publish(repo.changes().file("/a", b"a").done());
+    let file = repo
+        .dir
+        .path()
+        .join("srv/cvmfs/test.example.org/.cvmfswhitelist");
+    let whole = fs::read(&file).unwrap();
+    for damage in [None, Some(&b""[..]), Some(&whole[..whole.len() / 3])] {
+        fs::remove_file(&file).unwrap();
+        if let Some(bytes) = damage {
+            fs::write(&file, bytes).unwrap();
+        }
+        let unreadable = repo.publisher.head(repo.now());
+        assert!(unreadable.is_err(), "{damage:?}");
+        let done = resign(&repo.publisher, 30, repo.now()).unwrap();
+        assert!(done.made_anew && !done.manifest);
+        let (head, _) = repo.publisher.head(repo.now()).unwrap();
+        assert_eq!(head.whitelist().fingerprints.len(), 1);
+        assert_eq!(head.manifest().root_catalog, visible.root_hash);
+        assert_checks(&repo);
+    }
+}
+
+#[test]
+fn no_whitelist_is_made_for_a_manifest_of_somebody_else() {
+    let repo = Repo::new();
+    let storage = repo.dir.path().join("srv/cvmfs/test.example.org");
+    let whitelist = storage.join(".cvmfswhitelist");
+    fs::remove_file(&whitelist).unwrap();
+    place_keys(repo.publisher.home(), &[KeyFile::Key, KeyFile::Certificate]);
+    let refused = resign(&repo.reopened(), 30, repo.now());
+    assert!(matches!(refused, Err(ResignError::OtherKey { .. })));
+    assert!(!whitelist.exists());
+    // on purpose, it is
+    let done = resign_with_new_keys(&repo.reopened(), 30, repo.now());
+    assert!(done.unwrap().manifest);
+    assert_checks(&repo);
+
+    fs::remove_file(&whitelist).unwrap();
+    let manifest = storage.join(".cvmfspublished");
+    let mut forged = fs::read(&manifest).unwrap();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    fs::write(&manifest, forged).unwrap();
+    let refused = resign(&repo.reopened(), 30, repo.now());
+    assert!(matches!(refused, Err(ResignError::BadManifest { .. })));
+    assert!(!whitelist.exists());
+}
+
+#[test]
 fn replaced_keys_are_noticed_and_taken_only_on_purpose() {
     use KeyFile::{Certificate, Key, MasterKey, Public};
     for which in [

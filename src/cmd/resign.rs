@@ -12,6 +12,7 @@ pub fn run(context: &Context, args: Resign) -> Result<ExitCode> {
     let request = Request::Resign(api::Resign {
         repo: args.repo,
         days: args.days,
+        new_keys: args.new_keys,
     });
     let standing: Standing = context.ask(&request)?;
     print(args.json.json, &standing, |s| {

@@ -148,9 +148,19 @@ impl Engine {
         standing(&published, lost)
     }
 
-    pub(super) fn resign(&self, args: &Resign) -> Result<Standing> {
+    pub(super) fn resign(&self, args: &Resign, watch: &dyn Watch) -> Result<Standing> {
         let published = self.published(&args.repo)?;
-        resign::resign(&published.publisher, args.days, clock::wall())?;
+        let (publisher, now) = (&published.publisher, clock::wall());
+        let signed = match args.new_keys {
+            true => resign::resign_with_new_keys(publisher, args.days, now)?,
+            false => resign::resign(publisher, args.days, now)?,
+        };
+        if signed.made_anew {
+            watch.note(&format!(
+                "{}: there was no readable whitelist; the new one lists the present certificate alone",
+                args.repo
+            ));
+        }
         standing(&published, Vec::new())
     }
 

@@ -88,6 +88,19 @@ fn kind_of_store(error: &StoreError) -> Option<Kind> {
     }
 }
 
+/// What to do, where the chain itself says it better than its kind.
+fn hint_of_chain(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut next = Some(error);
+    while let Some(link) = next {
+        let head = link.downcast_ref::<HeadError>();
+        if head.is_some_and(HeadError::is_without_whitelist) {
+            return Some("`prepub resign REPO` makes a new whitelist, where the master key is");
+        }
+        next = link.source();
+    }
+    None
+}
+
 fn hint_for(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::NoSpace => Some("make room, then try again; what is staged is kept"),
@@ -111,7 +124,7 @@ fn plain(error: &(dyn Error + 'static)) -> Failure {
         failure.causes.remove(0);
     }
     let told = failure.message.contains('`') || failure.causes.iter().any(|c| c.contains('`'));
-    match hint_for(kind) {
+    match hint_of_chain(error).or(hint_for(kind)) {
         Some(hint) if !told => failure.hint(hint),
         _ => failure,
     }

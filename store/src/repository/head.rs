@@ -126,6 +126,19 @@ impl HeadError {
             }
         )
     }
+
+    /// True where there is no whitelist, or none that can be read: who has the master key can make
+    /// a new one.
+    #[must_use]
+    pub fn is_without_whitelist(&self) -> bool {
+        match self {
+            Self::Read { file, source, .. } => {
+                *file == WHITELIST_FILE && matches!(source, StoreError::RootNotFound { .. })
+            }
+            Self::BadWhitelist { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// What a repository's root files say. Only [`Repository::head`] hands out a verified one.
@@ -203,28 +216,58 @@ impl Repository {
     /// # Errors
     /// [`HeadError`] when a part is missing or malformed.
     pub fn unverified_head(&self) -> Result<Head, HeadError> {
-        let repository = || self.name.clone();
-        let read = |file| {
-            self.store
-                .read_root(file)
-                .map_err(|source| HeadError::Read {
-                    repository: repository(),
-                    file,
-                    source,
-                })
-        };
-        let manifest = SignedManifest::parse(&read(MANIFEST_FILE)?).map_err(|source| {
+        let manifest = self.unverified_manifest()?;
+        let whitelist = self.unverified_whitelist()?;
+        let certificate = self.certificate_of(&manifest)?;
+        Ok(Head {
+            manifest,
+            whitelist,
+            certificate,
+        })
+    }
+
+    fn read_root(&self, file: &'static str) -> Result<Vec<u8>, HeadError> {
+        self.store
+            .read_root(file)
+            .map_err(|source| HeadError::Read {
+                repository: self.name.clone(),
+                file,
+                source,
+            })
+    }
+
+    /// The published manifest alone, read afresh and not verified.
+    ///
+    /// # Errors
+    /// [`HeadError`] when it is missing or malformed.
+    pub fn unverified_manifest(&self) -> Result<SignedManifest, HeadError> {
+        SignedManifest::parse(&self.read_root(MANIFEST_FILE)?).map_err(|source| {
             HeadError::BadManifest {
-                repository: repository(),
+                repository: self.name.clone(),
                 source,
             }
-        })?;
-        let whitelist = SignedWhitelist::parse(&read(WHITELIST_FILE)?).map_err(|source| {
+        })
+    }
+
+    /// The published whitelist alone, read afresh and not verified.
+    ///
+    /// # Errors
+    /// [`HeadError`] when it is missing or malformed: [`HeadError::is_without_whitelist`].
+    pub fn unverified_whitelist(&self) -> Result<SignedWhitelist, HeadError> {
+        SignedWhitelist::parse(&self.read_root(WHITELIST_FILE)?).map_err(|source| {
             HeadError::BadWhitelist {
-                repository: repository(),
+                repository: self.name.clone(),
                 source,
             }
-        })?;
+        })
+    }
+
+    /// The certificate that a manifest names; nobody has vouched for it.
+    ///
+    /// # Errors
+    /// [`HeadError`] when there is none, or it cannot be used.
+    pub fn certificate_of(&self, manifest: &SignedManifest) -> Result<Certificate, HeadError> {
+        let repository = || self.name.clone();
         let Some(hash) = manifest.manifest.certificate else {
             return Err(HeadError::NoCertificate {
                 repository: repository(),
@@ -238,18 +281,10 @@ impl Repository {
                 object,
                 fault: Box::new(fault),
             })?;
-        let certificate = Certificate::from_pem(&pem).map_err(|source| {
-            let repository = repository();
-            HeadError::NotACertificate {
-                repository,
-                object,
-                source,
-            }
-        })?;
-        Ok(Head {
-            manifest,
-            whitelist,
-            certificate,
+        Certificate::from_pem(&pem).map_err(|source| HeadError::NotACertificate {
+            repository: repository(),
+            object,
+            source,
         })
     }
 
