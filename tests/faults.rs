@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use formats::{Algorithm, Hash, ObjectKind, ObjectName, PrivateKey, SignedWhitelist};
+use formats::{Algorithm, PrivateKey, SignedWhitelist};
 
-use crate::support::golden::manifest_field;
 use crate::support::{REPO, Sandbox, can_mount, is_root, skip_unless, write};
 
 #[test]
@@ -116,109 +115,6 @@ fn rename_over_an_open_file() {
     assert_eq!(&read, b"old content", "the open file keeps what it opened");
     assert_eq!(fs::read(root.join("old")).unwrap(), b"new content");
     assert!(!root.join("new").exists());
-}
-
-/// Overwrites an object of the published revision.
-fn spoil(sandbox: &Sandbox, name: &ObjectName, bytes: &[u8]) {
-    let path = sandbox.storage().join(name.storage_path());
-    assert!(path.exists(), "{name}");
-    fs::remove_file(&path).unwrap();
-    fs::write(path, bytes).unwrap();
-}
-
-fn root_catalog(sandbox: &Sandbox) -> ObjectName {
-    let manifest = fs::read(sandbox.storage().join(".cvmfspublished")).unwrap();
-    let hash: Hash = manifest_field(&manifest, b'C').unwrap().parse().unwrap();
-    ObjectName::new(hash, ObjectKind::Catalog)
-}
-
-/// Forgets what was read of the published tree, so that it is read again.
-fn forget(sandbox: &Sandbox) {
-    let cache = sandbox.state().join("stage").join(REPO).join("cache");
-    if cache.exists() {
-        fs::remove_dir_all(cache).unwrap();
-    }
-}
-
-#[test]
-fn a_corrupt_object_spoils_only_itself() {
-    let Some(mut sandbox) = Sandbox::mounted() else {
-        return;
-    };
-    write(&sandbox.root().join("good"), b"good");
-    write(&sandbox.root().join("bad"), b"bad");
-    sandbox.ok(["commit", REPO]);
-    sandbox.unmount();
-    forget(&sandbox);
-    let stored = formats::compress(formats::Compression::Zlib, b"bad");
-    let name = ObjectName::new(
-        Hash::of(formats::Algorithm::Sha1, &stored),
-        ObjectKind::Data,
-    );
-    spoil(&sandbox, &name, b"garbage");
-    sandbox.mount();
-    assert_eq!(fs::read(sandbox.root().join("good")).unwrap(), b"good");
-    let error = fs::read(sandbox.root().join("bad")).unwrap_err();
-    assert_eq!(
-        error.raw_os_error(),
-        Some(rustix::io::Errno::IO.raw_os_error())
-    );
-    assert!(
-        sandbox.log().contains(&name.to_string()),
-        "the log names the object"
-    );
-    let found = sandbox.run(["check", REPO, "--data"]);
-    assert_eq!(found.status.code(), Some(1));
-    let text = [found.stdout, found.stderr].concat();
-    assert!(String::from_utf8_lossy(&text).contains(&name.to_string()));
-    // and the rest goes on
-    write(&sandbox.root().join("more"), b"more");
-    sandbox.ok(["commit", REPO]);
-}
-
-#[test]
-fn a_repository_that_cannot_be_read_names_what_is_wrong() {
-    if skip_unless(can_mount(), "/dev/fuse") {
-        return;
-    }
-    let mut sandbox = Sandbox::new();
-    sandbox.ok(["mkfs", REPO]);
-    sandbox.ok(["mkfs", "other.example.org"]);
-    let published = sandbox.storage().join(".cvmfspublished");
-    let manifest = fs::read(&published).unwrap();
-    let catalog = root_catalog(&sandbox);
-    let stored = fs::read(sandbox.storage().join(catalog.storage_path())).unwrap();
-
-    let mut forged = manifest.clone();
-    let at = forged.len() - 3;
-    forged[at] ^= 1;
-    for (what, bytes) in [
-        ("truncated", &manifest[..manifest.len() / 2]),
-        ("wrongly signed", &forged[..]),
-        ("empty", b""),
-    ] {
-        fs::write(&published, bytes).unwrap();
-        let message = sandbox.fails(1, ["check", REPO]);
-        assert!(message.contains(".cvmfspublished"), "{what}: {message}");
-    }
-    fs::write(&published, &manifest).unwrap();
-
-    fs::remove_dir_all(sandbox.state().join("stage")).ok();
-    spoil(&sandbox, &catalog, &stored[..stored.len() / 2]);
-    let message = sandbox.fails(1, ["check", REPO]);
-    assert!(message.contains(&catalog.to_string()), "{message}");
-
-    // the mount stays up for the other repository
-    let other = sandbox.mountpoint().join("other.example.org");
-    let mut command = sandbox.command(["mount".as_ref(), sandbox.mountpoint().as_os_str()]);
-    assert!(command.status().unwrap().success());
-    write(&other.join("file"), b"x");
-    sandbox.ok(["commit", "other.example.org"]);
-    sandbox.ok(["unmount".as_ref(), sandbox.mountpoint().as_os_str()]);
-    spoil(&sandbox, &catalog, &stored);
-    sandbox.mount();
-    write(&sandbox.root().join("file"), b"x");
-    sandbox.ok(["commit", REPO]);
 }
 
 /// Replaces the whitelist with one that ended yesterday.

@@ -8,6 +8,7 @@
 mod cli;
 mod clock;
 mod crash;
+mod damage;
 mod faults;
 mod golden;
 mod manager;

@@ -157,6 +157,12 @@ impl Sandbox {
 
     /// The same, with environment variables (failpoints) for the daemon.
     pub fn mount_with(&mut self, env: &[(&str, &str)]) {
+        self.mount_for(REPO, env);
+    }
+
+    /// The same, waiting for a certain repository: another one may be left out.
+    pub fn mount_for(&mut self, repo: &str, env: &[(&str, &str)]) {
+        let root = self.mountpoint().join(repo);
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -172,7 +178,7 @@ impl Sandbox {
         let deadline = Instant::now() + Duration::from_secs(60);
         // of a dead daemon's mount the kernel still knows the attributes, so ask whom it cannot know
         let socket = self.state().join("control.sock");
-        while UnixStream::connect(&socket).is_err() || rustix::fs::statfs(self.root()).is_err() {
+        while UnixStream::connect(&socket).is_err() || rustix::fs::statfs(&root).is_err() {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the daemon ended with {status}:\n{}", self.log());
             }

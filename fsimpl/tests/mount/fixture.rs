@@ -145,6 +145,14 @@ impl Mounted {
         self.repo.join(name)
     }
 
+    /// Lets other users in: the temporary directory is private.
+    pub fn open_to_all(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        for path in [self.mountpoint.parent().unwrap(), &self.mountpoint] {
+            let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o755));
+        }
+    }
+
     pub fn session(&self) -> &Session {
         self.session.as_ref().unwrap()
     }

@@ -5,6 +5,7 @@
 //! used, each test says so and is passed over.
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod acl;
 mod caches;
 mod fixture;
 mod many;

@@ -119,27 +119,24 @@ fn modes_owners_and_umask() {
     );
 }
 
-/// Runs a shell command as somebody without privileges.
-fn as_nobody(dir: &Path, command: &str) -> Option<bool> {
-    let drop = [
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "sh",
-        "-c",
-    ];
-    let status = Command::new("setpriv")
-        .args(drop)
-        .arg(command)
+/// Runs a shell command as somebody else, with no other groups and no privileges.
+pub fn as_user(uid: u32, gid: u32, dir: &Path, command: &str) -> Option<bool> {
+    let output = Command::new("setpriv")
+        .args([format!("--reuid={uid}"), format!("--regid={gid}")])
+        .args(["--clear-groups", "sh", "-c", command])
         .current_dir(dir)
         .output();
-    match status {
+    match output {
         Ok(output) => Some(output.status.success()),
         Err(error) => {
             eprintln!("skipped: setpriv: {error}");
             None
         }
     }
+}
+
+fn as_nobody(dir: &Path, command: &str) -> Option<bool> {
+    as_user(65534, 65534, dir, command)
 }
 
 #[test]
@@ -152,13 +149,7 @@ fn permissions_are_checked() {
         return;
     }
     let dir = mounted.repo.as_path();
-    for path in [
-        mounted.mountpoint.parent().unwrap(),
-        mounted.mountpoint.as_path(),
-    ] {
-        // the temporary directory is private
-        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o755));
-    }
+    mounted.open_to_all();
     fs::write(mounted.path("secret"), "s").unwrap();
     fs::set_permissions(mounted.path("secret"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::create_dir(mounted.path("open")).unwrap();
