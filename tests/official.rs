@@ -104,6 +104,26 @@ fn swissknife_finds_every_revision_healthy() {
     judge(&sandbox);
     sandbox.ok(["rollback", REPO, "--tag", "v1"]);
     judge(&sandbox);
+    show_tags(&sandbox, true);
+    for tag in ["v3", "v4"] {
+        write(&sandbox.root().join(tag), tag.as_bytes());
+        sandbox.ok(["commit", REPO, "--tag", tag]);
+        judge(&sandbox);
+    }
+    show_tags(&sandbox, false);
+    write(&sandbox.root().join("v5"), b"v5");
+    sandbox.ok(["commit", REPO]);
+    judge(&sandbox);
+}
+
+/// `CVMFS_VIRTUAL_DIR`, for the commits to come.
+fn show_tags(sandbox: &Sandbox, on: bool) {
+    let conf = sandbox
+        .state()
+        .join(format!("repositories/{REPO}/server.conf"));
+    let mut text = fs::read_to_string(&conf).unwrap();
+    text += &format!("CVMFS_VIRTUAL_DIR={on}\n");
+    fs::write(&conf, text).unwrap();
 }
 
 #[test]
@@ -121,7 +141,8 @@ fn the_official_client_reads_what_was_written() {
         .arg("-a")
         .arg(&source)
         .arg(sandbox.root().join("sw")));
-    sandbox.ok(["commit", REPO]);
+    show_tags(&sandbox, true);
+    sandbox.ok(["commit", REPO, "--tag", "v1"]);
 
     let dir = sandbox.dir.path().join("cvmfs2");
     let (cache, mountpoint, config) = (dir.join("cache"), dir.join("mnt"), dir.join("conf"));
@@ -150,7 +171,12 @@ fn the_official_client_reads_what_was_written() {
         .args(["-aXn", "--checksum", "--delete", "--itemize-changes"])
         .arg(format!("{}/", source.display()))
         .arg(format!("{}/", mountpoint.join("sw").display())));
+    let snapshot = fs::read(mountpoint.join(".cvmfs/snapshots/v1/sw/a/b/c"));
     let unmounted = Command::new("umount").arg(&mountpoint).status().unwrap();
     assert!(unmounted.success());
     assert_eq!(differences, "");
+    assert_eq!(snapshot.unwrap(), b"deep\n");
+    // and so it is for our own mount
+    let ours = fs::read(sandbox.root().join(".cvmfs/snapshots/v1/sw/nested/x/y"));
+    assert_eq!(ours.unwrap(), b"nested\n");
 }

@@ -112,6 +112,18 @@ pub enum CatalogsError {
     /// The name that CVMFS keeps for itself.
     #[error("{0}: CernVM-FS keeps /.cvmfs for itself; use another name")]
     Reserved(RepoPath),
+    /// A tag that `/.cvmfs/snapshots` should show.
+    #[error(
+        "the tag {tag:?} cannot be shown in /.cvmfs/snapshots; remove it with `prepub tag remove {repo} {tag}`, or set CVMFS_VIRTUAL_DIR=false"
+    )]
+    Snapshot {
+        /// Of which repository.
+        repo: String,
+        /// Its name.
+        tag: String,
+        /// Why its revision cannot be read.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The root directory was removed or replaced.
     #[error("the root directory can be neither removed nor replaced")]
     RootReplaced,

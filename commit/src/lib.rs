@@ -34,6 +34,7 @@ pub mod tags;
 
 mod content;
 mod objects;
+mod virtual_dir;
 
 pub use conflicts::{Conflict, ConflictKind, Conflicts};
 pub use content::ContentError;

@@ -329,10 +329,11 @@ fn first_revision(
         revision: FIRST_REVISION,
         timestamp,
     };
-    let history =
-        records::edit_history(storage, name, None, algorithm, work.path(), &mut |tags| {
-            tags.set_trunk(&head)
-        })?;
+    let mut tags = records::Tags::open(storage, name, None, work.path())?;
+    tags.writer
+        .set_trunk(&head)
+        .map_err(RecordsError::History)?;
+    let history = tags.store(storage, algorithm)?;
     storage
         .sync()
         .map_err(|source| storage_error(storage, source))?;

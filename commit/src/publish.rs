@@ -305,6 +305,7 @@ impl Commit<'_> {
     ) -> Result<Outcome, CommitError> {
         self.progress.step(Step::Submit, 0, 1);
         let submitted = lease.submit(revision.clone(), now, &mut |revision| {
+            visible.stands_as(revision);
             self.txn.set(State::Submitted {
                 revision: revision.clone(),
                 report: visible.clone(),

@@ -77,6 +77,14 @@ pub enum PublisherError {
         /// What it points at.
         revision: u64,
     },
+    /// The directory that shows the tags.
+    #[error("/.cvmfs of {repo}")]
+    VirtualDir {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: Box<crate::catalogs::CatalogsError>,
+    },
     /// The reflog.
     #[error("the reflog of {repo}")]
     Reflog {
@@ -181,8 +189,9 @@ pub trait Lease {
     /// [`PublisherError::TagExists`].
     fn check_tag(&self, name: &str) -> Result<(), PublisherError>;
 
-    /// Makes a revision visible. `record` is called once nothing but the last step is left; the
-    /// revision is visible at some instant after that.
+    /// Makes a revision visible, or one on top of it in which the publisher shows its tags: the one
+    /// returned. `record` is called with it once nothing but the last step is left; it is visible at
+    /// some instant after that.
     ///
     /// # Errors
     /// Before the last step nothing is visible. If the last step itself fails, ask

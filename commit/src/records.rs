@@ -128,32 +128,51 @@ pub(crate) fn read_history(
         .map_err(RecordsError::History)
 }
 
-/// Changes the tag database and stores the result.
-pub(crate) fn edit_history(
-    storage: &dyn ObjectStore,
-    repo: &str,
+/// A tag database that is being changed, in a directory of its own.
+pub(crate) struct Tags {
+    pub(crate) writer: HistoryWriter,
+    file: PathBuf,
     previous: Option<Hash>,
-    algorithm: Algorithm,
-    work: &Path,
-    edit: &mut dyn FnMut(&mut HistoryWriter) -> Result<(), HistoryError>,
-) -> Result<Hash, RecordsError> {
-    let file = work.join("tags.new");
-    let mut writer = match previous {
-        Some(hash) => {
-            fetch_history(storage, &hash, &file)?;
-            HistoryWriter::open_update(&file)
+}
+
+impl Tags {
+    /// A copy of the published one, or a new one.
+    pub(crate) fn open(
+        storage: &dyn ObjectStore,
+        repo: &str,
+        previous: Option<Hash>,
+        work: &Path,
+    ) -> Result<Self, RecordsError> {
+        let file = work.join("tags.new");
+        let writer = match previous {
+            Some(hash) => {
+                fetch_history(storage, &hash, &file)?;
+                HistoryWriter::open_update(&file)
+            }
+            None => HistoryWriter::create(&file, repo),
         }
-        None => HistoryWriter::create(&file, repo),
-    }
-    .map_err(RecordsError::History)?;
-    edit(&mut writer).map_err(RecordsError::History)?;
-    writer
-        .set_previous_revision(&previous.unwrap_or_else(Hash::null))
         .map_err(RecordsError::History)?;
-    writer.finish().map_err(RecordsError::History)?;
-    let bytes = fs::read(&file).map_err(file_error(&file))?;
-    fs::remove_file(&file).map_err(file_error(&file))?;
-    store_bytes(storage, algorithm, ObjectKind::History, &bytes)
+        Ok(Self {
+            writer,
+            file,
+            previous,
+        })
+    }
+
+    /// Stores it as it is now.
+    pub(crate) fn store(
+        mut self,
+        storage: &dyn ObjectStore,
+        algorithm: Algorithm,
+    ) -> Result<Hash, RecordsError> {
+        self.writer
+            .set_previous_revision(&self.previous.unwrap_or_else(Hash::null))
+            .map_err(RecordsError::History)?;
+        self.writer.finish().map_err(RecordsError::History)?;
+        let bytes = fs::read(&self.file).map_err(file_error(&self.file))?;
+        fs::remove_file(&self.file).map_err(file_error(&self.file))?;
+        store_bytes(storage, algorithm, ObjectKind::History, &bytes)
+    }
 }
 
 /// Compresses and stores a small object.

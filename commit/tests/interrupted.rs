@@ -26,7 +26,11 @@ const STEPS: [(&str, bool); 9] = [
 ];
 
 fn begun() -> Repo {
-    let repo = Repo::new();
+    begun_with(&[])
+}
+
+fn begun_with(settings: &[(&str, &str)]) -> Repo {
+    let repo = Repo::with(settings);
     repo.publish(
         repo.changes()
             .dir("/n")
@@ -96,11 +100,22 @@ fn finish(repo: &Repo, set: &ChangeSet, visible: bool) {
 
 #[test]
 fn a_crash_at_each_step() {
+    crash_at_each_step(&[], None);
+}
+
+/// With a revision on top, which shows the tags: both are there or none.
+#[test]
+fn a_crash_at_each_step_of_two_revisions() {
+    crash_at_each_step(&[("CVMFS_VIRTUAL_DIR", "true")], Some("v1"));
+}
+
+fn crash_at_each_step(settings: &[(&str, &str)], tag: Option<&str>) {
     let _alone = crate::alone();
     for (step, visible) in STEPS {
-        let repo = begun();
+        let repo = begun_with(settings);
         let set = changes(&repo);
-        let request = repo.request(set.clone());
+        let mut request = repo.request(set.clone());
+        request.tag = tag.map(str::to_owned);
         repo.later();
         let scenario = FailScenario::setup();
         fail::cfg(step, "panic").unwrap();
@@ -109,6 +124,11 @@ fn a_crash_at_each_step() {
         }));
         scenario.teardown();
         assert!(crashed.is_err(), "{step} was never passed");
+        if let Some(tag) = tag {
+            let shown = path(&format!("/.cvmfs/snapshots/{tag}"));
+            let shown = head(&repo).lookup(&shown).unwrap();
+            assert_eq!(shown.is_some(), visible, "{step}");
+        }
         finish(&repo, &set, visible);
     }
 }

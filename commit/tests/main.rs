@@ -21,3 +21,4 @@ mod rmfs;
 mod rollback;
 mod scale;
 mod tags;
+mod virtual_dir;

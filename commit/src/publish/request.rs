@@ -138,6 +138,12 @@ pub struct Visible {
 }
 
 impl Visible {
+    /// The revision that clients get to see: the publisher may have put one on top.
+    pub(super) fn stands_as(&mut self, revision: &NewRevision) {
+        self.revision = revision.revision;
+        self.root_hash = revision.root_hash;
+    }
+
     /// What is known before the last step.
     pub(super) fn of(
         revision: &NewRevision,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use formats::hash::{Algorithm, Hash};
-use formats::history::{Head as TagHead, Tag};
+use formats::history::{Head as TagHead, HistoryWriter, Tag};
 use formats::manifest::Manifest;
 use formats::object::{ObjectKind, ObjectName};
 use formats::reflog::{RefKind, Reference};
@@ -16,7 +16,8 @@ use super::locks::Locks;
 use super::{MANIFEST, Stratum0, seconds};
 use crate::home::{HomeError, KeyFile};
 use crate::publisher::{Lease, NewRevision, Publisher, PublisherError, Record};
-use crate::records;
+use crate::records::{self, RecordsError, Tags};
+use crate::virtual_dir;
 
 /// The right to publish: locks, and the head they protect.
 pub(crate) struct Stratum0Lease<'a> {
@@ -32,66 +33,112 @@ pub(crate) enum TagEdit<'t> {
     /// Nothing: there is no new tag database.
     Keep,
     /// Something else.
-    Other(&'t mut dyn FnMut(&mut formats::history::HistoryWriter, &TagHead) -> TagResult),
+    Other(&'t mut dyn FnMut(&mut HistoryWriter, &TagHead) -> TagResult),
 }
 
 type TagResult = Result<(), formats::history::HistoryError>;
 
+/// A revision as tags know it.
+fn tag_head(revision: &NewRevision) -> TagHead {
+    TagHead {
+        hash: revision.root_hash,
+        size: revision.root_bytes,
+        revision: revision.revision,
+        timestamp: revision.timestamp,
+    }
+}
+
+/// The usual tags: outdated automatic ones go, the revision gets the one that is wanted.
+fn name_revision(tags: &mut HistoryWriter, revision: &NewRevision, params: &Params) -> TagResult {
+    if let Some(timespan) = params.auto_tag_timespan {
+        tags.remove_auto_tags(timespan.before(revision.timestamp))?;
+    }
+    let name = match &revision.tag {
+        Some(name) => Some(name.clone()),
+        None if params.auto_tag => Some(formats::history::auto_tag_name(
+            revision.timestamp,
+            |name| matches!(tags.tag(name), Ok(Some(_))),
+        )),
+        None => None,
+    };
+    let Some(name) = name else {
+        return Ok(());
+    };
+    let head = tag_head(revision);
+    tags.insert(&Tag {
+        name,
+        hash: head.hash,
+        size: head.size,
+        revision: head.revision,
+        timestamp: head.timestamp,
+        description: revision.message.clone(),
+        branch: String::new(),
+    })
+}
+
 impl Stratum0Lease<'_> {
+    /// The tag database after this publication, and the revision that becomes visible.
     fn edit_tags(
         &self,
-        revision: &NewRevision,
+        revision: NewRevision,
         params: &Params,
         edit: TagEdit<'_>,
         work: &Path,
-    ) -> Result<Option<Hash>, PublisherError> {
-        let head = TagHead {
-            hash: revision.root_hash,
-            size: revision.root_bytes,
-            revision: revision.revision,
-            timestamp: revision.timestamp,
-        };
-        let mut usual = |writer: &mut formats::history::HistoryWriter, head: &TagHead| {
-            if let Some(timespan) = params.auto_tag_timespan {
-                writer.remove_auto_tags(timespan.before(revision.timestamp))?;
+    ) -> Result<(NewRevision, Option<Hash>), PublisherError> {
+        let publisher = self.publisher;
+        let storage = publisher.storage.as_ref();
+        let published = self.head.manifest().history;
+        let bad = |source| publisher.records(source);
+        let bad_tags = |source| bad(RecordsError::History(source));
+        let open = || Tags::open(storage, &publisher.home.name, published, work).map_err(bad);
+        let (revision, tags) = match edit {
+            TagEdit::Keep => return Ok((revision, published)),
+            TagEdit::Other(edit) => {
+                let mut tags = open()?;
+                edit(&mut tags.writer, &tag_head(&revision)).map_err(bad_tags)?;
+                (revision, tags)
             }
-            let name = match &revision.tag {
-                Some(name) => Some(name.clone()),
-                None if params.auto_tag => Some(formats::history::auto_tag_name(
-                    revision.timestamp,
-                    |name| matches!(writer.tag(name), Ok(Some(_))),
-                )),
-                None => None,
-            };
-            if let Some(name) = name {
-                writer.insert(&Tag {
-                    name,
-                    hash: head.hash,
-                    size: head.size,
-                    revision: head.revision,
-                    timestamp: head.timestamp,
-                    description: revision.message.clone(),
-                    branch: String::new(),
-                })?;
+            TagEdit::Publish => {
+                let mut tags = open()?;
+                name_revision(&mut tags.writer, &revision, params).map_err(bad_tags)?;
+                let all = tags.writer.tags().map_err(bad_tags)?;
+                let shown = self.show_tags(&revision, params, &all, work)?;
+                let visible = shown.unwrap_or(revision);
+                let head = tag_head(&visible);
+                tags.writer.set_trunk(&head).map_err(bad_tags)?;
+                (visible, tags)
             }
-            writer.set_trunk(head)
         };
-        let edit: &mut dyn FnMut(&mut formats::history::HistoryWriter, &TagHead) -> TagResult =
-            match edit {
-                TagEdit::Publish => &mut usual,
-                TagEdit::Keep => return Ok(self.head.manifest().history),
-                TagEdit::Other(other) => other,
-            };
-        records::edit_history(
-            self.publisher.storage.as_ref(),
-            &self.publisher.home.name,
-            self.head.manifest().history,
-            params.algorithm,
-            work,
-            &mut |writer| edit(writer, &head),
-        )
-        .map(Some)
-        .map_err(|e| self.publisher.records(e))
+        let history = tags.store(storage, params.algorithm).map_err(bad)?;
+        Ok((revision, Some(history)))
+    }
+
+    /// The revision on top of `revision` that shows the tags, if there has to be one.
+    fn show_tags(
+        &self,
+        revision: &NewRevision,
+        params: &Params,
+        tags: &[Tag],
+        work: &Path,
+    ) -> Result<Option<NewRevision>, PublisherError> {
+        let publisher = self.publisher;
+        let work = work.join("virtual");
+        std::fs::create_dir(&work).map_err(|source| HomeError::Write {
+            path: work.clone(),
+            source,
+        })?;
+        let show = virtual_dir::Show {
+            repository: &publisher.repository,
+            storage: publisher.storage.as_ref(),
+            params,
+            published: self.head.manifest().root_catalog,
+            tags,
+            work: &work,
+        };
+        virtual_dir::on_top(revision, &show).map_err(|source| PublisherError::VirtualDir {
+            repo: publisher.home.name.clone(),
+            source: Box::new(source),
+        })
     }
 
     fn append_reflog(
@@ -138,7 +185,8 @@ impl Stratum0Lease<'_> {
             .verify_key(&key)
             .and_then(|()| verify_listed(self.head.whitelist(), &certificate))
             .map_err(publisher.sign_error())?;
-        let history = self.edit_tags(&revision, &params, edit, work.path())?;
+        let asked = revision.root_hash;
+        let (revision, history) = self.edit_tags(revision, &params, edit, work.path())?;
         let algorithm = params.algorithm;
         let certificate_hash = records::store_bytes(
             storage,
@@ -153,7 +201,10 @@ impl Stratum0Lease<'_> {
         let before = self.head.manifest();
         // clients refuse a manifest that is older than the one they have, whatever our clock does
         let published = seconds(now).max(before.published);
+        // the new tag names the one that was asked for
+        let below = (asked != revision.root_hash).then_some(asked);
         let references = [
+            (below, RefKind::Catalog),
             (Some(revision.root_hash), RefKind::Catalog),
             (Some(certificate_hash), RefKind::Certificate),
             (history, RefKind::History),

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use formats::catalog::{CatalogWriter, Counts, Role, Row};
+use formats::catalog::{CatalogWriter, Counts, NestedRef, Role, Row};
 use formats::path::RepoPath;
 
 use super::{Link, Open, Session};
@@ -54,6 +54,36 @@ impl Session<'_> {
         self.attached.push(path.clone());
         self.last_home = None;
         Ok(())
+    }
+
+    /// What is bound in from other revisions in the catalog that holds the children of `dir`.
+    pub(crate) fn bound(&mut self, dir: &RepoPath) -> Result<Vec<NestedRef>, CatalogsError> {
+        let home = self.content_home(dir)?;
+        self.edit(&home, |open| open.writer.bind_mountpoints())
+    }
+
+    /// Shows a catalog of another revision, whose root is `row` here. What is below it stays its
+    /// own affair, and counts for nothing.
+    pub(crate) fn bind(&mut self, bound: &NestedRef, row: &Row) -> Result<(), CatalogsError> {
+        let home = self.entry_home(&bound.path)?;
+        self.grow(&bound.path, 1);
+        self.edit(&home, |open| {
+            open.insert(row)?;
+            open.writer.put_bind_mountpoint(bound)
+        })
+    }
+
+    /// Undoes [`bind`](Self::bind).
+    pub(crate) fn unbind(&mut self, path: &RepoPath) -> Result<(), CatalogsError> {
+        let home = self.entry_home(path)?;
+        if let Some(row) = self.lookup(path)? {
+            self.grow(path, -1);
+            self.edit(&home, |open| open.delete(&row))?;
+        }
+        self.edit(&home, |open| {
+            open.dirty = true;
+            open.writer.remove_bind_mountpoint(path).map(drop)
+        })
     }
 
     /// Moves everything below `path` out of its catalog into a new nested one.
