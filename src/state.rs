@@ -304,7 +304,8 @@ pub struct Lock {
     _file: File,
 }
 
-fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+/// Something of the state cannot be written: which, why, and what to do.
+pub fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(
         crate::report::kind_of_io(error),
         format!("cannot write {}", path.display()),

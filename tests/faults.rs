@@ -178,8 +178,12 @@ impl Small {
     }
 
     fn resize(&self, megabytes: u32) {
+        self.remount(&format!("size={megabytes}m"));
+    }
+
+    fn remount(&self, option: &str) {
         let status = Command::new("mount")
-            .args(["-o", &format!("remount,size={megabytes}m")])
+            .args(["-o", &format!("remount,{option}")])
             .arg(&self.0)
             .status()
             .unwrap();
@@ -301,6 +305,85 @@ fn mount_points_and_state_that_cannot_be_used() {
     fs::write(nowhere.state(), "a file").unwrap();
     let message = nowhere.fails(1, ["mkfs", REPO]);
     assert!(message.contains("state"), "{message}");
+}
+
+/// `server.conf` is read afresh by each commit.
+#[test]
+fn a_parameter_that_makes_no_sense() {
+    let Some(sandbox) = Sandbox::mounted() else {
+        return;
+    };
+    let conf = sandbox
+        .state()
+        .join(format!("repositories/{REPO}/server.conf"));
+    let whole = fs::read_to_string(&conf).unwrap();
+    write(&sandbox.root().join("file"), b"x");
+    for (line, expected) in [
+        ("CVMFS_AUTO_TAG_TIMESPAN=\"3 moons ago\"", "an age such as"),
+        ("CVMFS_AUTO_TAG_TIMESPAN=\"3 weeks\"", "an age such as"),
+        ("CVMFS_AVG_CHUNK_SIZE=8M", "a number"),
+        ("CVMFS_HASH_ALGORITHM=md5", "md5"),
+    ] {
+        fs::write(&conf, format!("{whole}{line}\n")).unwrap();
+        let message = sandbox.fails(1, ["commit", REPO]);
+        let key = line.split('=').next().unwrap();
+        assert!(
+            message.contains(key) && message.contains(expected),
+            "{line}: {message}"
+        );
+    }
+    fs::write(
+        &conf,
+        format!("{whole}CVMFS_AUTO_TAG_TIMESPAN=\"last month\"\n"),
+    )
+    .unwrap();
+    assert_eq!(sandbox.json(["commit", REPO])["published"], true);
+}
+
+#[test]
+fn a_mount_point_of_another_daemon() {
+    let Some(first) = Sandbox::mounted() else {
+        return;
+    };
+    let second = Sandbox::new();
+    second.ok(["mkfs", REPO]);
+    let message = second.fails(1, ["mount".as_ref(), first.mountpoint().as_os_str()]);
+    assert!(message.contains("already mounted on"), "{message}");
+    write(&first.root().join("file"), b"x");
+    first.ok(["commit", REPO]);
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written() {
+    if skip_unless(can_mount() && is_root(), "root and /dev/fuse") {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    let small = Small::mount(&sandbox.state(), 256);
+    sandbox.ok(["mkfs", REPO]);
+    sandbox.mount();
+    write(&sandbox.root().join("staged"), b"staged");
+    sandbox.unmount();
+    small.remount("ro");
+    for args in [
+        vec!["mount".into(), sandbox.mountpoint().into_os_string()],
+        vec!["mkfs".into(), "b.example.org".into()],
+        vec!["commit".into(), REPO.into()],
+        vec!["abort".into(), REPO.into()],
+        vec!["resign".into(), REPO.into()],
+    ] {
+        let message = sandbox.fails(1, &args);
+        let state = sandbox.state().display().to_string();
+        assert!(
+            message.contains(&state) && message.contains("Read-only") && message.contains("hint:"),
+            "{args:?}: {message}"
+        );
+    }
+    small.remount("rw");
+    sandbox.mount();
+    assert_eq!(fs::read(sandbox.root().join("staged")).unwrap(), b"staged");
+    sandbox.unmount();
+    drop(small);
 }
 
 #[test]

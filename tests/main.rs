@@ -18,3 +18,4 @@ mod publish;
 mod reftest;
 mod support;
 mod tidy;
+mod xattrs;

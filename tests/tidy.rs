@@ -125,3 +125,43 @@ fn no_forgotten_test_file() {
         }
     }
 }
+
+/// Where the tests of a room of docs/semantics.md stand.
+fn room_of_tests(room: &str) -> PathBuf {
+    let below = match room.split_once('/') {
+        Some(("mount", file)) => format!("fsimpl/tests/mount/{file}.rs"),
+        Some((crate_, file)) => format!("{crate_}/tests/{file}.rs"),
+        None => format!("tests/{room}.rs"),
+    };
+    workspace_root().join(below)
+}
+
+#[test]
+fn the_semantics_name_tests_that_exist() {
+    let text = std::fs::read_to_string(workspace_root().join("docs/semantics.md")).unwrap();
+    let mut named = 0;
+    for held in text.split("*(").skip(1) {
+        let held = held.split(")*").next().unwrap();
+        for part in held.split(';') {
+            let Some((room, tests)) = part.split_once(':') else {
+                continue;
+            };
+            let room = room.split_whitespace().last().unwrap();
+            let file = room_of_tests(room);
+            let source = std::fs::read_to_string(&file)
+                .unwrap_or_else(|e| panic!("{room}: {}: {e}", file.display()));
+            // a name is one word; the rest is prose
+            for test in tests.split(',').map(str::trim).filter(|t| !t.contains(' ')) {
+                assert!(
+                    source.contains(&format!("fn {test}(")),
+                    "{room} has no test {test}"
+                );
+                named += 1;
+            }
+        }
+    }
+    assert!(
+        named > 50,
+        "only {named} tests are found in docs/semantics.md"
+    );
+}

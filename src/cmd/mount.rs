@@ -16,7 +16,7 @@ use crate::api::{Event, Progress, Watch};
 use crate::cli::Mount;
 use crate::daemon::{self, Wanted};
 use crate::report::{Context as _, Failure, Result};
-use crate::state::{DaemonInfo, State};
+use crate::state::{DaemonInfo, State, cannot_write};
 use crate::telemetry::{self, Sink};
 
 /// Lines of the log that are shown when the child dies without a word.
@@ -65,7 +65,7 @@ fn start_child(context: &Context, args: &Mount) -> Result<DaemonInfo> {
         .append(true)
         .mode(0o640)
         .open(&log_file)
-        .context(format_args!("cannot write {}", log_file.display()))?;
+        .map_err(|e| cannot_write(&log_file, &e))?;
     let program = std::env::current_exe().context("cannot tell which program this is")?;
     let mut child = Command::new(program)
         .args(child_args(context, args)?)
