@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use fsimpl::Fs;
 use fsimpl::session::{self, MountError, Session};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::api::{Progress, Staged, Watch};
@@ -90,13 +90,15 @@ fn up_and_down(
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    // who sees the mount may also end it
+    let signals = runtime.block_on(async { Signals::new() })?;
     // bound before mounting: what cannot be had fails before anything is visible
     let socket = engine.state().socket();
     let sockets = up::sockets(&runtime, &engine, wanted)?;
     let result = match session::mount(Arc::clone(&fs), &mountpoint, &up::mount_options(&engine)) {
         Ok(session) => {
             let session = Arc::new(session);
-            let result = live(&runtime, &engine, fs, &session, sockets, ready);
+            let result = live(&runtime, &engine, fs, &session, sockets, signals, ready);
             if result.is_err() && !session.is_finished() {
                 // better no mount than one that nobody answers
                 let _ = session.detach();
@@ -118,6 +120,7 @@ fn live(
     fs: Arc<Fs>,
     session: &Arc<Session>,
     sockets: Sockets,
+    signals: Signals,
     ready: impl FnOnce(&DaemonInfo),
 ) -> Result<()> {
     let http = sockets.http.as_ref().map(|(_, at)| format!("http://{at}"));
@@ -160,7 +163,7 @@ fn live(
     manager::keep_alive(engine)?;
     manager::ready(&info);
     ready(&info);
-    let why = runtime.block_on(until_end(session, &ending, stopped))?;
+    let why = runtime.block_on(until_end(session, &ending, stopped, signals));
     tracing::info!("ending: {why:?}");
     manager::stopping();
     // nothing new is taken on, and answers that are on their way get out
@@ -190,24 +193,44 @@ fn raise_file_limit() {
     }
 }
 
+/// The signals that end the daemon in order, from when this is made on.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    /// Needs a runtime around it.
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("cannot wait for signals");
+        Ok(Self([
+            on(SignalKind::terminate())?,
+            on(SignalKind::interrupt())?,
+            on(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn any(&mut self) {
+        let Self([term, int, hang_up]) = self;
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    }
+}
+
 async fn until_end(
     session: &Session,
     ending: &AtomicBool,
     mut stopped: mpsc::Receiver<()>,
-) -> Result<Why> {
-    let mut term = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-    let mut int = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-    let mut hang_up = signal(SignalKind::hangup()).context("cannot wait for signals")?;
+    mut signals: Signals,
+) -> Why {
     let mut look = tokio::time::interval(LOOK_INTERVAL);
     loop {
         tokio::select! {
-            _ = term.recv() => return Ok(Why::Signal),
-            _ = int.recv() => return Ok(Why::Signal),
-            _ = hang_up.recv() => return Ok(Why::Signal),
-            _ = stopped.recv() => return Ok(Why::Asked),
+            () = signals.any() => return Why::Signal,
+            _ = stopped.recv() => return Why::Asked,
             _ = look.tick() => {
                 if session.is_finished() && !ending.load(Ordering::SeqCst) {
-                    return Ok(Why::Unmounted);
+                    return Why::Unmounted;
                 }
             }
         }

@@ -18,4 +18,5 @@ mod publish;
 mod reftest;
 mod support;
 mod tidy;
+mod unmounting;
 mod xattrs;
