@@ -13,6 +13,7 @@ mod faults;
 mod golden;
 mod manager;
 mod official;
+mod outcomes;
 mod progress;
 mod publish;
 mod reftest;

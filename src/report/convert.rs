@@ -6,23 +6,62 @@
 
 use std::error::Error;
 
-use commit::{CommitError, HomeError, PublisherError};
+use commit::records::RecordsError;
+use commit::resign::ResignError;
+use commit::rmfs::RmfsError;
+use commit::rollback::RollbackError;
+use commit::tags::TagsError;
+use commit::{CommitError, HomeError, MkfsError, PublisherError};
 use fsimpl::session::MountError;
 use fsimpl::{AbortError, FreezeError, FsError, StageError};
-use store::{HeadError, StoreError};
+use store::{HeadError, RepoError, StoreError};
 
 use super::{Failure, Kind, kind_of_io};
 
-/// The kind by the first link of the chain that decides it.
-fn classify(error: &(dyn Error + 'static)) -> Kind {
-    let mut next = Some(error);
-    while let Some(link) = next {
-        if let Some(kind) = kind_of_link(link) {
-            return kind;
-        }
-        next = link.source();
+type Link<'e> = &'e (dyn Error + 'static);
+
+/// An error and all it stems from, outermost first.
+fn chain(error: Link<'_>) -> impl Iterator<Item = Link<'_>> {
+    std::iter::successors(Some(error), |&link| within(link).or_else(|| link.source()))
+}
+
+/// What a transparent error stands for. Its `source` is that one's source: whoever follows sources
+/// alone passes it by.
+fn within(link: Link<'_>) -> Option<Link<'_>> {
+    macro_rules! one_of {
+        ($($variant:path),* $(,)?) => {
+            $(if let Some($variant(inner)) = link.downcast_ref() {
+                return Some(inner);
+            })*
+        };
     }
-    Kind::Failed
+    one_of!(
+        CommitError::TagName,
+        CommitError::Objects,
+        CommitError::Catalogs,
+        CommitError::Publisher,
+        CommitError::Txn,
+        MkfsError::Home,
+        MkfsError::Catalogs,
+        MkfsError::Records,
+        PublisherError::Home,
+        RecordsError::Home,
+        ResignError::Manifest,
+        ResignError::Publisher,
+        RmfsError::Home,
+        RmfsError::Busy,
+        RollbackError::Store,
+        RollbackError::Publisher,
+        RollbackError::Txn,
+        TagsError::Name,
+        TagsError::Publisher,
+    );
+    None
+}
+
+/// The kind by the first link of the chain that decides it.
+fn classify(error: Link<'_>) -> Kind {
+    chain(error).find_map(kind_of_link).unwrap_or(Kind::Failed)
 }
 
 fn kind_of_link(link: &(dyn Error + 'static)) -> Option<Kind> {
@@ -89,16 +128,11 @@ fn kind_of_store(error: &StoreError) -> Option<Kind> {
 }
 
 /// What to do, where the chain itself says it better than its kind.
-fn hint_of_chain(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    let mut next = Some(error);
-    while let Some(link) = next {
-        let head = link.downcast_ref::<HeadError>();
-        if head.is_some_and(HeadError::is_without_whitelist) {
-            return Some("`prepub resign REPO` makes a new whitelist, where the master key is");
-        }
-        next = link.source();
-    }
-    None
+fn hint_of_chain(error: Link<'_>) -> Option<&'static str> {
+    chain(error)
+        .filter_map(|link| link.downcast_ref::<HeadError>())
+        .any(HeadError::is_without_whitelist)
+        .then_some("`prepub resign REPO` makes a new whitelist, where the master key is")
 }
 
 fn hint_for(kind: Kind) -> Option<&'static str> {
@@ -148,13 +182,13 @@ plainly!(
     PublisherError,
     StageError,
     StoreError,
-    commit::MkfsError,
-    commit::resign::ResignError,
-    commit::rmfs::RmfsError,
-    commit::rollback::RollbackError,
-    commit::tags::TagsError,
+    MkfsError,
+    RepoError,
+    ResignError,
+    RmfsError,
+    RollbackError,
+    TagsError,
     commit::txn::TxnError,
-    store::RepoError,
 );
 
 impl From<MountError> for Failure {
@@ -244,5 +278,34 @@ impl From<CommitError> for Failure {
             | CommitError::Publisher(_)
             | CommitError::Txn(_) => plain(&error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrapped_decides() {
+        let busy = || PublisherError::Busy {
+            repo: "a.example.org".into(),
+            what: "somebody publishes".into(),
+        };
+        let failures: [Failure; 7] = [
+            busy().into(),
+            CommitError::from(busy()).into(),
+            TagsError::from(busy()).into(),
+            RollbackError::from(busy()).into(),
+            ResignError::from(busy()).into(),
+            ResignError::from(TagsError::from(busy())).into(),
+            RmfsError::from(busy()).into(),
+        ];
+        for failure in failures {
+            assert_eq!(failure.kind, Kind::Busy, "{failure}");
+            assert_eq!(failure.causes, Vec::<String>::new(), "it is said once");
+        }
+        let unknown = HomeError::BadName("..".into());
+        let failure = Failure::from(CommitError::from(PublisherError::from(unknown)));
+        assert_eq!(failure.kind, Kind::Usage);
     }
 }
