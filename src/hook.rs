@@ -180,6 +180,7 @@ fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()> {
                 repo.name()
             ))
         })?;
+    repo.stage.wait_told();
     txn::clear(&repo.txn_dir)?;
     Ok(())
 }
@@ -233,6 +234,7 @@ pub fn abort(engine: &Engine, args: &api::At) -> Result<Aborted> {
         ));
     };
     let dropped = repo.stage.abort(&args.path.0)?;
+    repo.stage.wait_told();
     tracing::info!(repo = args.repo, path = %args.path, dropped, "aborted");
     Ok(Aborted {
         repo: args.repo.clone(),

@@ -306,6 +306,12 @@ impl Stage {
         tree.revisions.root_of(tree.revisions.head)
     }
 
+    /// Returns once the kernel has been told of all changes that were made behind its back until
+    /// now (or cannot be told in good time): what is looked at afterwards is what stands there.
+    pub fn wait_told(&self) {
+        self.notices.wait_told();
+    }
+
     /// Says who hears of changes made behind the kernel's back.
     pub fn set_notifier(&self, notifier: Option<Arc<dyn Notifier>>) {
         self.notices.set_target(notifier);

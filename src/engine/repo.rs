@@ -158,6 +158,7 @@ impl Repo {
     pub fn follow(&self, root: &Hash) -> Result<()> {
         if self.stage.base_root() != *root {
             self.stage.refresh(root)?;
+            self.stage.wait_told();
         }
         Ok(())
     }

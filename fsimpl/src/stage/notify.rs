@@ -5,16 +5,22 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use formats::Name;
 use parking_lot::Mutex;
 
 use crate::types::{Ino, Notifier};
 
+/// Longest that somebody waits for what was queued to be told: the kernel may wait for a request.
+const TOLD_WAIT: Duration = Duration::from_secs(5);
+
 enum Notice {
     Inode(Ino),
     Entry(Ino, Name),
+    /// All before it is told once this is dropped.
+    Mark(Sender<()>),
 }
 
 /// See the module's head.
@@ -51,6 +57,15 @@ impl Notices {
         self.push(Notice::Entry(parent, name.clone()));
     }
 
+    /// Returns once everything queued until now has been told. Whoever calls holds no lock that a
+    /// request may wait for.
+    pub(crate) fn wait_told(&self) {
+        let (mark, told) = bounded(0);
+        self.push(Notice::Mark(mark));
+        // nothing is ever sent: it ends with the mark, or for want of patience
+        let _ = told.recv_timeout(TOLD_WAIT);
+    }
+
     fn push(&self, notice: Notice) {
         if let Some(sender) = &self.sender {
             // the receiver lives as long as we do
@@ -65,6 +80,7 @@ fn run(receiver: &Receiver<Notice>, target: &Mutex<Option<Arc<dyn Notifier>>>) {
             continue;
         };
         match notice {
+            Notice::Mark(mark) => drop(mark),
             Notice::Inode(ino) => notifier.inval_inode(ino),
             Notice::Entry(parent, name) => notifier.inval_entry(parent, name.as_bytes()),
         }

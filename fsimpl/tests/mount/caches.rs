@@ -28,23 +28,15 @@ fn an_abort_is_seen_at_once() {
     assert_eq!(fs::read_dir(mounted.path("added")).unwrap().count(), 2);
 
     mounted.stage.abort(&RepoPath::root()).unwrap();
-    // notices go their own way; a moment is theirs
-    let since = std::time::Instant::now();
-    let seen = || {
-        (
-            fs::read(&path).unwrap(),
-            fs::metadata(&path).unwrap().mtime(),
-        ) == before
-            && !mounted.path("added/new").exists()
-            && mounted.path("many/f002").exists()
-            && mounted.path("deep/file").exists()
-            && !mounted.path("moved").exists()
-            && fs::read_dir(mounted.path("added")).unwrap().count() == 1
-    };
-    while !seen() {
-        assert!(since.elapsed().as_secs() < 10, "stale after an abort");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    mounted.stage.wait_told();
+    let now = (
+        fs::read(&path).unwrap(),
+        fs::metadata(&path).unwrap().mtime(),
+    );
+    assert_eq!(now, before);
+    assert!(!mounted.path("added/new").exists() && !mounted.path("moved").exists());
+    assert!(mounted.path("many/f002").exists() && mounted.path("deep/file").exists());
+    assert_eq!(fs::read_dir(mounted.path("added")).unwrap().count(), 1);
 }
 
 #[test]
