@@ -345,6 +345,7 @@ fn of_visible(visible: &Visible) -> Committed {
         bytes_stored: visible.bytes_stored,
         catalogs: visible.catalogs,
         dropped_xattrs: visible.dropped_xattrs.iter().map(dropped).collect(),
+        dropped_xattrs_more: visible.dropped_xattrs_more,
         broken_links: groups(&visible.broken_links),
         special_skipped: texts(&visible.special_skipped),
         warnings: visible.warnings.iter().map(limit).collect(),

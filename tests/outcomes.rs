@@ -48,7 +48,8 @@ fn every_promised_field_is_there() {
     let diff = sandbox.json(["diff", &format!("{REPO}/sw")]);
     has(
         &diff,
-        "repo revision changes summary catalogs dropped_xattrs special_skipped broken_links limits \
+        "repo revision changes summary catalogs dropped_xattrs dropped_xattrs_more special_skipped \
+         broken_links limits \
          conflicts",
     );
     has(

@@ -103,7 +103,7 @@ fn describe(done: &Committed, tag: Option<&str>) -> String {
     );
     losses(
         &mut out,
-        &done.dropped_xattrs,
+        (&done.dropped_xattrs, done.dropped_xattrs_more),
         &done.broken_links,
         &done.special_skipped,
         &done.warnings,

@@ -83,7 +83,7 @@ fn describe(diff: &reply::Diff, only_figures: bool) -> String {
     remarks(&mut out, "generated markers that go, of", &diff.ungenerated);
     losses(
         &mut out,
-        &diff.dropped_xattrs,
+        (&diff.dropped_xattrs, diff.dropped_xattrs_more),
         &diff.broken_links,
         &diff.special_skipped,
         &diff.limits,

@@ -103,7 +103,7 @@ pub fn remarks<T: ToString>(out: &mut String, heading: &str, lines: impl IntoIte
 /// What a commit does not carry over, alike in `diff` and `commit`.
 pub fn losses(
     out: &mut String,
-    dropped: &[DroppedXattr],
+    (dropped, unnamed): (&[DroppedXattr], u64),
     broken: &[Vec<PathText>],
     special: &[PathText],
     limits: &[Limit],
@@ -114,6 +114,9 @@ pub fn losses(
         "extended attributes that are not published",
         dropped.iter().map(attribute),
     );
+    if unnamed > 0 {
+        let _ = writeln!(out, "  and {} that are not named at all", count(unnamed));
+    }
     let group = |names: &Vec<PathText>| {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         names.join(" = ")

@@ -267,6 +267,7 @@ fn describe(name: &str, preview: Preview) -> reply::Diff {
         catalogs: texts(&preview.catalogs),
         ungenerated: texts(&preview.ungenerated),
         dropped_xattrs: preview.dropped_xattrs.iter().map(dropped).collect(),
+        dropped_xattrs_more: preview.dropped_xattrs_more,
         special_skipped: texts(&preview.special_skipped),
         broken_links: groups(&preview.broken_links),
         limits: preview.limits.iter().map(limit).collect(),

@@ -1,0 +1,95 @@
+//! How things stand: `status`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::PathText;
+use crate::report::Failure;
+use crate::state::DaemonInfo;
+
+/// `status`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon behind the mount; none if nothing is mounted.
+    pub daemon: Option<DaemonInfo>,
+    /// Where a daemon that died has left its mount.
+    pub stale_mount: Option<String>,
+    /// The state directory.
+    pub state_dir: String,
+    /// Each repository.
+    pub repositories: Vec<RepoStatus>,
+}
+
+/// One repository.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RepoStatus {
+    /// Its name.
+    pub repo: String,
+    /// Where clients find it now; none if it is not served.
+    pub url: Option<String>,
+    /// Where it is mounted.
+    pub path: Option<String>,
+    /// The revision that staged changes lie over; none if it is not the published one and its
+    /// number is not known.
+    pub base_revision: Option<u64>,
+    /// The newest published revision.
+    pub published_revision: Option<u64>,
+    /// Its root catalog.
+    pub root_hash: Option<String>,
+    /// What is staged.
+    pub staged: Staged,
+    /// Closed files that are not sealed yet.
+    pub unsealed_files: u64,
+    /// Their bytes.
+    pub unsealed_bytes: u64,
+    /// Files open for writing.
+    pub open_files: Vec<OpenFile>,
+    /// What is wrong: files that cannot be sealed, a repository that cannot be read.
+    pub errors: Vec<Trouble>,
+    /// For how many more days clients trust it; 0 if they do not any more.
+    pub whitelist_days: Option<f64>,
+    /// What on_unmount does.
+    pub on_unmount: crate::config::OnUnmount,
+}
+
+/// What is staged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// New paths.
+    pub added: u64,
+    /// Changed paths.
+    pub modified: u64,
+    /// Removed paths.
+    pub removed: u64,
+    /// Moved published files and directories.
+    pub renamed: u64,
+    /// Raw bytes of staged files.
+    pub bytes: u64,
+}
+
+impl Staged {
+    /// True if there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        (self.added, self.modified, self.removed, self.renamed) == (0, 0, 0, 0)
+    }
+}
+
+/// A file open for writing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenFile {
+    /// Which.
+    pub path: PathText,
+    /// By which process; 0 if unknown.
+    pub pid: u32,
+    /// Its name; empty if unknown.
+    pub command: String,
+}
+
+/// Something wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// With which path; none: with the repository.
+    pub path: Option<PathText>,
+    /// What.
+    pub failure: Failure,
+}
