@@ -20,4 +20,5 @@ mod reftest;
 mod support;
 mod tidy;
 mod unmounting;
+mod workloads;
 mod xattrs;

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod golden;
+pub mod trees;
 
 use std::ffi::OsStr;
 use std::fs;
