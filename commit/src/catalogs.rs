@@ -103,6 +103,18 @@ pub enum CatalogsError {
         /// Where it came from.
         source_path: RepoPath,
     },
+    /// The source of a move is in an older revision alone, and cannot be read there.
+    #[error(
+        "{path} was moved from {source_path}, whose catalogs are those of an older revision and cannot be read any more; if a garbage collection took them, `prepub abort` {path} and make it again"
+    )]
+    SourceUnreadable {
+        /// Where it was moved to.
+        path: RepoPath,
+        /// Where it came from.
+        source_path: RepoPath,
+        /// Why.
+        source: RepoError,
+    },
     /// A marker in the root directory.
     #[error("/.cvmfscatalog: the root directory always has a catalog of its own; remove the file")]
     MarkerInRoot,

@@ -9,6 +9,7 @@
 //! | made a directory | made it too | the two merge, our metadata wins |
 //! | times that followed from a change below | any | fine, while it is a directory |
 //! | removed, replaced or moved | changed below | conflict, naming what changed |
+//! | moved, and its old place published as gone | any, at the old place | fine |
 //! | in a directory | removed that directory | conflict, never silently made again |
 //!
 //! Trees are compared through catalogs: what has the same catalog is the same. Nothing is changed
@@ -136,6 +137,7 @@ pub fn find(
         if change.base_root != *head.root_hash() {
             finder.check(change)?;
         }
+        finder.check_source(change)?;
     }
     Ok(finder.found)
 }
@@ -179,15 +181,21 @@ impl Finder<'_> {
                 self.check_directory(change, entry, *explicit, theirs.as_ref());
                 Ok(())
             }
-            Op::Put {
-                entry, children, ..
-            } => {
-                if let Children::From(source) = children {
-                    self.check_below(change, source)?;
-                }
-                self.check_put(change, entry, base, theirs.as_ref())
-            }
+            Op::Put { entry, .. } => self.check_put(change, entry, base, theirs.as_ref()),
         }
+    }
+
+    /// The old place of a moved directory, as long as that is not published as gone.
+    fn check_source(&mut self, change: &Change) -> Result<(), RepoError> {
+        if let Op::Put {
+            children: Children::From(source),
+            ..
+        } = &change.op
+            && let Some(root) = source.removed_over.filter(|r| r != self.head.root_hash())
+        {
+            self.check_below(change, &root, &source.path)?;
+        }
+        Ok(())
     }
 
     fn parent_stands(&mut self, path: &RepoPath) -> Result<bool, RepoError> {
@@ -246,7 +254,7 @@ impl Finder<'_> {
                 if !unchanged(base, theirs) {
                     self.found.add(path, ConflictKind::RemovedByUs, None);
                 }
-                self.check_below(change, path)?;
+                self.check_below(change, &change.base_root, path)?;
             }
             (Some(base), Some(theirs)) if unchanged(base, theirs) => {}
             _ => self.found.add(path, ConflictKind::RemovedByUs, None),
@@ -305,7 +313,7 @@ impl Finder<'_> {
             (Some(_), None) => self.found.add(path, ConflictKind::RemovedByThem, None),
             (Some(base), Some(theirs)) if unchanged(base, theirs) => {
                 if base.is_dir() {
-                    self.check_below(change, path)?;
+                    self.check_below(change, &change.base_root, path)?;
                 }
             }
             (Some(base), Some(theirs)) => {
@@ -328,9 +336,14 @@ impl Finder<'_> {
         policy::same(self.params, theirs, &ours)
     }
 
-    /// Names what they changed below `dir`, a directory of the change's base.
-    fn check_below(&mut self, change: &Change, dir: &RepoPath) -> Result<(), RepoError> {
-        let base = self.base(&change.base_root)?;
+    /// Names what they changed below `dir`, a directory of the revision `root`.
+    fn check_below(
+        &mut self,
+        change: &Change,
+        root: &Hash,
+        dir: &RepoPath,
+    ) -> Result<(), RepoError> {
+        let base = self.base(root)?;
         let head = self.head.clone();
         for theirs in differences(&base, &head, dir)? {
             self.found
@@ -369,7 +382,11 @@ fn differences(
     let mut found = Vec::new();
     let mut pending = vec![dir.clone()];
     while let Some(dir) = pending.pop() {
-        let (Some(was), Some(is)) = (base.lookup(&dir)?, head.lookup(&dir)?) else {
+        // where nothing was, they took nothing from us
+        let Some(was) = base.lookup(&dir)? else {
+            continue;
+        };
+        let Some(is) = head.lookup(&dir)? else {
             found.push(dir);
             continue;
         };

@@ -182,9 +182,9 @@ fn what(
         return published.map(|_| What::Removed);
     }
     if let Children::From(source) = children
-        && *source != change.path
+        && source.path != change.path
     {
-        return Some(What::RenamedFrom(source.clone()));
+        return Some(What::RenamedFrom(source.path.clone()));
     }
     let new = policy::publishable(params, &change.path, entry, &mut policy::Dropped::default());
     match published {

@@ -129,7 +129,7 @@ fn a_changed_directory_inside_a_moved_one_keeps_its_source() {
     repo.publish(
         repo.changes()
             .moved("/sw", "/moved")
-            .put("/moved/app", changed, Children::From(path("/sw/app")))
+            .put_moved("/moved/app", changed, "/sw/app")
             .file("/moved/app/added", b"added")
             .done(),
     );
@@ -152,8 +152,8 @@ fn two_directories_change_places() {
     );
     repo.publish(
         repo.changes()
-            .put("/plain", sw, Children::From(path("/sw")))
-            .put("/sw", plain, Children::From(path("/plain")))
+            .put_moved("/plain", sw, "/sw")
+            .put_moved("/sw", plain, "/plain")
             .done(),
     );
     assert_eq!(catalogs(&repo), ["/", "/plain", "/plain/app"]);

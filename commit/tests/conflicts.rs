@@ -1,7 +1,9 @@
 //! Two publishers, one repository: the table of conflicts, row by row.
 
+use commit::catalogs::CatalogsError;
 use commit::{CommitError, Conflict, ConflictKind, OnConflict, Outcome, Publisher};
 use formats::changeset::{ChangeSet, Children};
+use formats::object::{ObjectKind, ObjectName};
 use formats::path::RepoPath;
 
 use crate::support::changes::{Changes, dir, path};
@@ -294,6 +296,66 @@ fn their_change_below_what_we_moved() {
     )
     .unwrap();
     assert!(has(&repo, "/moved/deep/leaf") && has(&repo, "/b/theirs") && !has(&repo, "/a"));
+}
+
+/// Half a rename: the old place was published first, the new one comes later.
+#[test]
+fn a_move_whose_old_place_is_gone_already() {
+    let repo = shared();
+    let old = repo.head();
+    repo.publish(repo.changes().remove("/n").done());
+    let ours = repo.changes().put_old("/moved", "/n", &old).done();
+    // what others do there meanwhile is their own affair
+    repo.publish(repo.changes().dir("/n").file("/n/theirs", b"theirs").done());
+    publish(&repo, ours, OnConflict::Fail).unwrap();
+    assert!(has(&repo, "/moved/one") && has(&repo, "/n/theirs") && !has(&repo, "/n/one"));
+    assert_eq!(
+        repo.head().catalog_path_of(&path("/moved")).unwrap(),
+        path("/moved"),
+        "a nested catalog goes along"
+    );
+}
+
+/// Half a rename: the new place first. The old one is still ours to remove.
+#[test]
+fn their_change_below_what_we_moved_is_found_by_either_half() {
+    let halves: [fn(Changes) -> Changes; 2] = [
+        |c| {
+            let entry = crate::support::changes::dir();
+            c.put_moved("/moved", entry, "/a")
+        },
+        |c| c.remove("/a"),
+    ];
+    for (half, at) in halves.into_iter().zip(["/moved", "/a"]) {
+        let repo = shared();
+        let found = collide(&repo, half, |c| c.file("/a/one", b"theirs"));
+        expect(found, at, ConflictKind::ChangedBelow);
+    }
+}
+
+/// As after a garbage collection.
+#[test]
+fn a_move_from_a_revision_that_is_gone_says_so() {
+    let repo = shared();
+    let old = repo.head();
+    let nested = *old.catalog(&path("/n")).unwrap().hash();
+    repo.publish(repo.changes().remove("/n").done());
+    let ours = repo.changes().put_old("/moved", "/n", &old).done();
+    for catalog in [nested, *old.root_hash()] {
+        let name = ObjectName::new(catalog, ObjectKind::Catalog);
+        repo.publisher.storage().delete(&name).unwrap();
+    }
+    drop(old);
+    let repo = repo.without_cache();
+    match repo.try_publish(&repo.request(ours)).unwrap_err() {
+        CommitError::Catalogs(error @ CatalogsError::SourceUnreadable { .. }) => {
+            let text = error.to_string();
+            assert!(text.contains("/moved was moved from /n"), "{text}");
+            assert!(text.contains("`prepub abort` /moved"), "{text}");
+        }
+        error => panic!("{error:?}"),
+    }
+    assert!(!has(&repo, "/moved"));
 }
 
 #[test]

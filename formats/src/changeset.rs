@@ -1,9 +1,9 @@
 //! A change set: what a commit publishes, frozen.
 //!
 //! It is declarative, an overlay: sorted paths, and for each what stands there afterwards. A
-//! directory's unlisted children come from a directory of the base revision: the one at the same
-//! path, another one (a rename moves a subtree without listing it), or none. A path that was moved
-//! away or deleted is listed as removed.
+//! directory's unlisted children come from a published directory: the one at the same path, another
+//! one (a rename moves a subtree without listing it), or none. A path that was moved away or deleted
+//! is listed as removed; that may have been published by an earlier change set.
 //!
 //! ```text
 //! /new            Put(dir, Children::None)
@@ -13,8 +13,8 @@
 //! /renamed/x      Remove                       # the base's /old/x
 //! ```
 //!
-//! Each change remembers the base row that it overlays, so that a collision with another publisher
-//! is found path by path.
+//! Each change remembers the base row that it overlays, and a move since when its source is gone, so
+//! that a collision with another publisher is found path by path.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ pub struct Change {
     pub op: Op,
     /// The row that was published at `path` when the path was first staged; none if there was none.
     pub base: Option<Box<Entry>>,
-    /// The root catalog of the revision that `base` and [`Children::From`] speak of.
+    /// The root catalog of the revision that `base` speaks of.
     pub base_root: Hash,
 }
 
@@ -72,8 +72,22 @@ pub enum Children {
     None,
     /// The directory at the same path of the revision that is published at commit time.
     Same,
-    /// The directory that was published at this path of `base_root`, which was moved here.
-    From(RepoPath),
+    /// A published directory that was moved here.
+    From(Box<Source>),
+}
+
+/// The published directory that a move takes along.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The root catalog of the revision whose rows it is: not always the newest, for the path may
+    /// be gone there.
+    pub root: Hash,
+    /// Where it is in that revision.
+    pub path: RepoPath,
+    /// While its removal is staged: the root catalog of the revision that the removal is staged
+    /// over. What another publisher changed there since collides with the move. None if its removal
+    /// is published, or was taken back.
+    pub removed_over: Option<Hash>,
 }
 
 impl ChangeSet {

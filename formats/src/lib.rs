@@ -34,7 +34,7 @@ pub mod whitelist;
 pub use catalog::{
     Catalog, CatalogError, CatalogWriter, Counters, Counts, NestedRef, Role, Row, Stamp,
 };
-pub use changeset::{Change, ChangeSet, Children, Op};
+pub use changeset::{Change, ChangeSet, Children, Op, Source};
 pub use chunk::{ChunkSizes, Xor32};
 pub use compress::{Compressor, compress, decompress};
 pub use entry::{Entry, Kind, Mtime, Regular, Xattrs};

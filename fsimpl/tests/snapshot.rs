@@ -29,7 +29,7 @@ fn lines(set: &ChangeSet) -> Vec<String> {
             } if entry.is_dir() => match children {
                 Children::None => "dir".to_owned(),
                 Children::Same => "same".to_owned(),
-                Children::From(from) => format!("from {from}"),
+                Children::From(from) => format!("from {}", from.path),
             },
             Op::Put { .. } => "put".to_owned(),
         };

@@ -308,8 +308,8 @@ impl<'s, 'a> Applier<'s, 'a> {
         self.need_parent(change)?;
         let source = match children {
             Children::None => None,
-            Children::Same => Some(path),
-            Children::From(source) => Some(source),
+            Children::Same => Some((path, &change.base_root)),
+            Children::From(source) => Some((&source.path, &source.root)),
         };
         let origin = self.origin(path);
         let old = self.lookup(path)?;
@@ -329,7 +329,7 @@ impl<'s, 'a> Applier<'s, 'a> {
                 Ok(())
             }
             (Some(source), Some(old))
-                if old.entry.is_dir() && is_source(&origin, path, source, &change.base_root) =>
+                if old.entry.is_dir() && self.is_source(&origin, children, path, source) =>
             {
                 if explicit {
                     self.edit_directory(path, &old, new)
@@ -338,7 +338,7 @@ impl<'s, 'a> Applier<'s, 'a> {
                     Ok(())
                 }
             }
-            (Some(source), old)
+            (Some((source, _)), old)
                 if source == path && matches!(origin, Origin::InPlace | Origin::Remade) =>
             {
                 if !self.rules.remake_parents {
@@ -349,10 +349,31 @@ impl<'s, 'a> Applier<'s, 'a> {
                 self.frames.push((path.clone(), Origin::Remade));
                 Ok(())
             }
-            (Some(source), old) => {
+            (Some((source, root)), old) => {
                 self.clear(path, old.as_ref())?;
-                self.graft(source, &change.base_root, path, new)
+                self.graft(source, root, path, new)
             }
+        }
+    }
+
+    /// True if a directory's content already is what its change says it should be.
+    fn is_source(
+        &self,
+        origin: &Origin,
+        children: &Children,
+        path: &RepoPath,
+        (source, root): (&RepoPath, &Hash),
+    ) -> bool {
+        match origin {
+            // one that came back is as it was when it was moved, unless that was not looked at
+            Origin::InPlace => {
+                source == path
+                    && (*children == Children::Same
+                        || !self.rules.remake_parents
+                        || self.session.at(&RepoPath::root()).base == Some(*root))
+            }
+            Origin::From(at, of) => at == source && of == root,
+            Origin::Fresh | Origin::Remade => false,
         }
     }
 
@@ -442,15 +463,6 @@ impl<'s, 'a> Applier<'s, 'a> {
         }
         self.checked_parent = Some(parent);
         Ok(())
-    }
-}
-
-/// True if a directory's content already is what its change says it should be.
-fn is_source(origin: &Origin, path: &RepoPath, source: &RepoPath, root: &Hash) -> bool {
-    match origin {
-        Origin::InPlace => source == path,
-        Origin::From(at, of) => at == source && of == root,
-        Origin::Fresh | Origin::Remade => false,
     }
 }
 

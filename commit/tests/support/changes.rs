@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use formats::catalog::Row;
-use formats::changeset::{Change, ChangeSet, Children, Op};
+use formats::changeset::{Change, ChangeSet, Children, Op, Source};
 use formats::entry::{Entry, Kind, Mtime, Regular, Xattrs};
 use formats::hash::Hash;
 use formats::object::{Chunk, Content, ObjectKind, ObjectName};
@@ -186,7 +186,29 @@ impl Changes {
     /// A directory that was published at `from`.
     pub fn moved(self, from: &str, to: &str) -> Self {
         let entry = self.base.lookup(&path(from)).unwrap().unwrap().entry;
-        self.put(to, entry, Children::From(path(from))).remove(from)
+        self.put_moved(to, entry, from).remove(from)
+    }
+
+    /// A directory that was published at `from`, with other metadata; the old place stays for now.
+    pub fn put_moved(self, to: &str, entry: Entry, from: &str) -> Self {
+        let root = *self.base.root_hash();
+        let source = Source {
+            root,
+            path: path(from),
+            removed_over: Some(root),
+        };
+        self.put(to, entry, Children::From(Box::new(source)))
+    }
+
+    /// A directory of an older revision, whose old place is no affair of ours any more.
+    pub fn put_old(self, to: &str, from: &str, revision: &Revision) -> Self {
+        let source = Source {
+            root: *revision.root_hash(),
+            path: path(from),
+            removed_over: None,
+        };
+        let entry = revision.lookup(&path(from)).unwrap().unwrap().entry;
+        self.put(to, entry, Children::From(Box::new(source)))
     }
 
     /// A file with content.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use formats::changeset::{Change, ChangeSet, Children, Op};
+use formats::changeset::{Change, ChangeSet, Children, Op, Source};
 use formats::entry::{Entry, Kind};
 use formats::path::{Name, RepoPath};
 use store::Revision;
@@ -180,7 +180,11 @@ impl Overlay {
                     children: match &kid.lower {
                         None => Children::None,
                         Some(lower) if *lower == path => Children::Same,
-                        Some(lower) => Children::From(lower.clone()),
+                        Some(lower) => Children::From(Box::new(Source {
+                            root: *self.base.root_hash(),
+                            path: lower.clone(),
+                            removed_over: None,
+                        })),
                     },
                     explicit: kid.explicit,
                 },

@@ -114,6 +114,14 @@ impl Repo {
         }
     }
 
+    /// The same for a publisher that has no catalog at hand.
+    pub fn without_cache(mut self) -> Self {
+        let home = RepoHome::embedded(self.dir.path(), NAME).unwrap();
+        let cache = self.dir.path().join("another cache");
+        self.publisher = Stratum0::open(home, &cache).unwrap();
+        self
+    }
+
     pub fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.clock.load(Ordering::Relaxed))
     }

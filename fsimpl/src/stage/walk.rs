@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use formats::{Children, Compression, Content, Entry, Hash, Kind, Name, Regular, RepoPath};
+use formats::{Children, Compression, Content, Entry, Hash, Kind, Name, Regular, RepoPath, Source};
 
 use super::mark::Bare;
 use super::sealing::empty_pin;
@@ -22,7 +22,7 @@ pub(super) struct Item {
     /// The revision in which something may have been published at the path.
     pub(super) base: Option<RevId>,
     pub(super) same: Same,
-    /// The revision that base and origin speak of.
+    /// The revision that the base is of.
     pub(super) rev: RevId,
 }
 
@@ -225,11 +225,11 @@ impl<'a> Walk<'a> {
         let last = rows.len() - 1;
         for (position, (path, row)) in rows.into_iter().enumerate() {
             let children = if position == last && row.entry.is_dir() {
-                Children::From(from.clone())
+                Children::From(Box::new(self.tree.source(rev, &from)))
             } else {
                 Children::None
             };
-            self.put_row(&path, &row.entry, children, rev);
+            self.put_row(&path, &row.entry, children, place.rev);
         }
         Ok(())
     }
@@ -421,13 +421,9 @@ impl<'a> Walk<'a> {
         };
         let children = match &from {
             _ if stays => Children::Same,
-            Some((_, from)) => Children::From(from.clone()),
+            Some((rev, from)) => Children::From(Box::new(self.tree.source(*rev, from))),
             None => Children::None,
         };
-        // what a moved directory refers to decides the revision that its base is read in
-        let refers = from.as_ref().filter(|_| !stays).map(|(rev, _)| *rev);
-        let rev = refers.unwrap_or(rev);
-        let base = base.map(|_| rev);
         if let Some(entry) = node.rec.entry(0) {
             self.items.push(Item {
                 path: path.clone(),
@@ -467,4 +463,35 @@ struct Here<'n> {
     path: RepoPath,
     base: Option<RevId>,
     rev: RevId,
+}
+
+impl Tree {
+    /// A published directory that a moved one refers to.
+    fn source(&self, rev: RevId, path: &RepoPath) -> Source {
+        Source {
+            root: self.revisions.root_of(rev),
+            path: path.clone(),
+            removed_over: self
+                .removed_over(path)
+                .map(|rev| self.revisions.root_of(rev)),
+        }
+    }
+
+    /// The revision over which the removal of a published directory is staged; none if it is seen
+    /// at its place, or nothing is published there that is staged over.
+    fn removed_over(&self, path: &RepoPath) -> Option<RevId> {
+        let mut at = Ino::ROOT;
+        for name in path.components() {
+            let dentry = self.dentry(at, &name)?;
+            let stands = dentry.node().filter(|ino| {
+                let dir = self.node(*ino).and_then(|node| node.rec.dir());
+                dir.is_some_and(|dir| dir.origin == Origin::Inherit)
+            });
+            match stands {
+                Some(ino) => at = ino,
+                None => return (dentry.under != Under::Nothing).then_some(dentry.rev),
+            }
+        }
+        None
+    }
 }

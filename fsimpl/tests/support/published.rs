@@ -180,7 +180,8 @@ impl Published {
                         Children::None => drop_below(&mut tree, path),
                         Children::From(from) => {
                             drop_below(&mut tree, path);
-                            let source = self.tree(&change.base_root);
+                            let source = self.tree(&from.root);
+                            let from = &from.path;
                             assert!(source.get(from).is_some_and(Entry::is_dir), "{from:?}");
                             for (old, entry) in &source {
                                 if let Some(rest) = old.below(from) {

@@ -4,6 +4,7 @@
 //! written anew, because every row in them is keyed by its path.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use formats::catalog::{Role, Row};
 use formats::entry::Entry;
@@ -48,7 +49,7 @@ impl Applier<'_, '_> {
         Ok(())
     }
 
-    fn revision(&self, root: &Hash) -> Result<std::sync::Arc<Revision>, CatalogsError> {
+    fn revision(&self, root: &Hash) -> Result<Arc<Revision>, CatalogsError> {
         let repo = self.session.repo();
         repo.revision(root).map_err(read(&RepoPath::root()))
     }
@@ -61,22 +62,36 @@ impl Applier<'_, '_> {
         path: &RepoPath,
         entry: Entry,
     ) -> Result<(), CatalogsError> {
-        let revision = self.revision(root)?;
+        // what the newest revision refers to is there; what only an older one does may be gone
+        let is_old = self.session.at(&RepoPath::root()).base != Some(*root);
+        let unreadable = |source_error| {
+            let (path, source_path) = (path.clone(), source.clone());
+            match is_old {
+                true => CatalogsError::SourceUnreadable {
+                    path,
+                    source_path,
+                    source: source_error,
+                },
+                false => CatalogsError::Read {
+                    prefix: source_path,
+                    source: source_error,
+                },
+            }
+        };
+        let revision = self.session.repo().revision(root).map_err(unreadable)?;
         let moved = revision
             .lookup(source)
-            .map_err(read(source))?
+            .map_err(unreadable)?
             .filter(|row| row.entry.is_dir())
             .ok_or_else(|| CatalogsError::SourceMissing {
                 path: path.clone(),
                 source_path: source.clone(),
             })?;
-        // what the newest revision refers to is there; what only an older one does may be gone
-        let is_old = self.session.at(&RepoPath::root()).base != Some(*root);
         self.graft_directory(path, entry, moved.role)?;
         let mut groups = Groups::new();
         let mut pending = vec![(source.clone(), path.clone())];
         while let Some((from, to)) = pending.pop() {
-            let rows = revision.list(&from).map_err(read(&from))?;
+            let rows = revision.list(&from).map_err(unreadable)?;
             let home = self.session.content_home(&to)?;
             let mut here: HashMap<u32, u32> = HashMap::new();
             for mut row in rows {
