@@ -14,6 +14,7 @@ mod golden;
 mod manager;
 mod official;
 mod outcomes;
+mod parts;
 mod progress;
 mod publish;
 mod reftest;

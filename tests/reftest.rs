@@ -22,7 +22,7 @@ mod model;
 mod mounted;
 mod ops;
 mod plain;
-mod published;
+pub mod published;
 
 use std::time::Duration;
 

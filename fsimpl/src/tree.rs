@@ -11,6 +11,8 @@
 //! does no I/O but to look up rows, and knows nothing of open files.
 
 mod ino;
+mod numbers;
+mod over;
 mod record;
 mod restore;
 mod stat;
@@ -19,7 +21,7 @@ mod txn;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use formats::{Name, RepoPath, Row};
 
@@ -29,15 +31,12 @@ use crate::stage::FrozenMark;
 use crate::types::Ino;
 
 pub(crate) use record::{
-    Body, Data, Dentry, Dir, File, Names, Origin, Record, RevId, SealedData, Under, mtime_of,
-    rdev_of, time_of, type_of,
+    Body, Data, Dentry, Dir, File, Holds, Names, Origin, Record, RevId, SealedData, Under,
+    mtime_of, rdev_of, time_of, type_of,
 };
 pub(crate) use restore::restore;
 pub(crate) use stat::lower_attr;
 pub(crate) use txn::{Staged, Txn};
-
-/// Tries for a free inode number before the search is given up as a fault.
-const MAX_SALT: u32 = 1 << 20;
 
 /// Inode numbers are hashes already; this only spreads their bits.
 #[derive(Default)]
@@ -95,6 +94,8 @@ pub(crate) struct LowerNode {
     /// The group of hard links it is; 0 for none.
     pub(crate) group: u32,
     pub(crate) is_dir: bool,
+    /// A directory that lends its children no path, but its number.
+    pub(crate) lends_number: bool,
     pub(crate) lookups: AtomicU64,
     pub(crate) kids: u32,
     /// It has lost its place; this is what it was.
@@ -115,7 +116,7 @@ pub(crate) enum Child {
 pub(crate) struct Tree {
     pub(crate) nodes: InoMap<Node>,
     pub(crate) lower: InoMap<LowerNode>,
-    /// Unstaged inodes whose number was not the first choice.
+    /// Numbers of unstaged inodes that were not the first choice; kept when nobody knows them.
     salted: HashMap<(Ino, Name), Ino>,
     pub(crate) revisions: Revisions,
     /// Counts changes.
@@ -195,23 +196,6 @@ impl Tree {
         Some(join(RepoPath::root(), &tail))
     }
 
-    /// The path that the numbers of a directory's children are made from.
-    pub(crate) fn ino_path(&self, ino: Ino) -> RepoPath {
-        let mut tail: Vec<&Name> = Vec::new();
-        let mut at = ino;
-        let base = loop {
-            if let Some(dir) = self.nodes.get(&at).and_then(|node| node.rec.dir()) {
-                break dir.ino_path.clone();
-            }
-            let Some(lower) = self.lower.get(&at) else {
-                break RepoPath::root();
-            };
-            tail.push(&lower.name);
-            at = lower.parent;
-        };
-        join(base, &tail)
-    }
-
     /// The row at `name` in a directory's origin, whatever is staged over it.
     pub(crate) fn lower_row(&self, parent: Ino, name: &Name) -> Result<Option<Arc<Row>>> {
         match self.origin(parent) {
@@ -263,6 +247,13 @@ impl Tree {
         entries.get(name).copied()
     }
 
+    /// The staged names of a directory.
+    pub(crate) fn names_in(&self, ino: Ino) -> Vec<(Name, Dentry)> {
+        let entries = self.node(ino).and_then(|node| node.entries.as_deref());
+        let all = entries.into_iter().flatten();
+        all.map(|(name, dentry)| (name.clone(), *dentry)).collect()
+    }
+
     /// What a name in a directory is.
     pub(crate) fn child(&self, parent: Ino, name: &Name) -> Result<Child> {
         self.require_dir(parent)?;
@@ -277,129 +268,13 @@ impl Tree {
             .map_or(Child::Absent, Child::Lower))
     }
 
-    /// The number of an unstaged child as it is or would be, in a directory with this path for
-    /// numbers.
-    pub(crate) fn lower_ino_in(&self, at: (Ino, &RepoPath), name: &Name, group: u32) -> Ino {
-        self.place_lower(at.0, at.1, name, group).0
-    }
-
-    fn place_lower(
-        &self,
-        parent: Ino,
-        ino_path: &RepoPath,
-        name: &Name,
-        group: u32,
-    ) -> (Ino, bool, bool) {
-        if group == 0
-            && !self.salted.is_empty()
-            && let Some(ino) = self.salted.get(&(parent, name.clone()))
-        {
-            return (*ino, true, true);
-        }
-        for salt in 0..MAX_SALT {
-            let ino = match group {
-                0 => ino::number(ino_path, name, salt),
-                _ => ino::group_number(ino_path, group, salt),
-            };
-            if self.nodes.contains_key(&ino) {
-                continue;
-            }
-            match self.lower.get(&ino) {
-                None => return (ino, false, salt != 0),
-                Some(lower) => {
-                    let same = lower.parent == parent
-                        && lower.detached.is_none()
-                        && lower.group == group
-                        && (group != 0 || lower.name == *name);
-                    if same {
-                        return (ino, true, salt != 0);
-                    }
-                }
-            }
-        }
-        (Ino(0), false, false)
-    }
-
-    /// Makes an unstaged child known and counts `lookups` for it.
-    pub(crate) fn know_lower(&mut self, parent: Ino, name: &Name, row: &Row, lookups: u64) -> Ino {
-        let group = group_of(row);
-        let ino_path = self.ino_path(parent);
-        let (ino, known, salted) = self.place_lower(parent, &ino_path, name, group);
-        if known {
-            if let Some(lower) = self.lower.get(&ino) {
-                lower.lookups.fetch_add(lookups, Ordering::Relaxed);
-            }
-            return ino;
-        }
-        if salted && group == 0 {
-            self.salted.insert((parent, name.clone()), ino);
-        }
-        let lower = LowerNode {
-            parent,
-            name: name.clone(),
-            group,
-            is_dir: row.entry.is_dir(),
-            lookups: AtomicU64::new(lookups),
-            kids: 0,
-            detached: None,
-        };
-        self.lower.insert(ino, lower);
-        self.add_kids(parent, 1);
-        ino
-    }
-
-    pub(crate) fn add_kids(&mut self, parent: Ino, more: i32) {
+    fn add_kids(&mut self, parent: Ino, more: i32) {
         let kids = match (self.nodes.get_mut(&parent), self.lower.get_mut(&parent)) {
             (Some(node), _) => &mut node.run.kids,
             (None, Some(lower)) => &mut lower.kids,
             (None, None) => return,
         };
         *kids = kids.saturating_add_signed(more);
-    }
-
-    /// Takes an unstaged inode out of the table; its parent's count of kids is settled.
-    pub(crate) fn take_lower(&mut self, ino: Ino) -> Option<LowerNode> {
-        let lower = self.lower.remove(&ino)?;
-        self.salted.remove(&(lower.parent, lower.name.clone()));
-        self.add_kids(lower.parent, -1);
-        Some(lower)
-    }
-
-    /// Puts an unstaged inode into the table under a given number.
-    pub(crate) fn put_lower(&mut self, ino: Ino, lower: LowerNode) {
-        let natural = ino::number(&self.ino_path(lower.parent), &lower.name, 0);
-        if natural != ino && lower.group == 0 && lower.detached.is_none() {
-            self.salted.insert((lower.parent, lower.name.clone()), ino);
-        }
-        self.add_kids(lower.parent, 1);
-        self.lower.insert(ino, lower);
-    }
-
-    /// Drops unstaged inodes that nobody knows, from this one upwards.
-    pub(crate) fn drop_unknown(&mut self, ino: Ino, is_open: &dyn Fn(Ino) -> bool) {
-        let mut at = ino;
-        while let Some(lower) = self.lower.get(&at) {
-            if lower.kids > 0 || lower.lookups.load(Ordering::Relaxed) > 0 || is_open(at) {
-                return;
-            }
-            let parent = lower.parent;
-            self.take_lower(at);
-            at = parent;
-        }
-    }
-
-    /// A free number for a new inode.
-    pub(crate) fn fresh_ino(&self, parent: Ino, name: &Name) -> Ino {
-        let ino_path = self.ino_path(parent);
-        (0..MAX_SALT)
-            .map(|salt| ino::number(&ino_path, name, salt))
-            .find(|ino| !self.nodes.contains_key(ino) && !self.lower.contains_key(ino))
-            .unwrap_or(Ino(0))
-    }
-
-    /// True if an unstaged inode at this place would have this very number.
-    pub(crate) fn is_natural(&self, ino: Ino, parent: Ino, name: &Name) -> bool {
-        ino::number(&self.ino_path(parent), name, 0) == ino
     }
 
     /// Visits an inode's staged descendants and itself, parents first.

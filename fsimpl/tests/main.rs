@@ -6,6 +6,8 @@ mod support;
 mod crash;
 mod files;
 mod names;
+mod numbers;
+mod parts;
 mod performance;
 mod refresh;
 mod snapshot;

@@ -164,3 +164,29 @@ fn a_writer_goes_on_after_an_abort() {
     assert_eq!(bench.read("/a/one"), b"one");
     assert!(bench.changes().is_empty());
 }
+
+/// What is as published and kept for its links alone is nothing to take back.
+#[test]
+fn an_abort_leaves_published_links_linked() {
+    let mut bench = bench();
+    bench.link("/a/one", "/b/one").unwrap();
+    bench.commit("");
+    let ino = bench.ino("/a/one");
+    bench.write("/a/two", b"changed");
+    assert_eq!(bench.stage().abort(&path("")).unwrap(), 1);
+    assert_eq!(bench.stage().abort(&path("")).unwrap(), 0);
+    assert_eq!(bench.read("/a/two"), b"two");
+    for name in ["/a/one", "/b/one"] {
+        let attr = bench.find(name).unwrap();
+        assert_eq!((attr.ino, attr.nlink), (ino, 2));
+    }
+    // of one that is changed, what is published are files of their own
+    bench.write("/a/one", b"changed");
+    bench.stage().abort(&path("/a")).unwrap();
+    assert_eq!(bench.read("/a/one"), b"one");
+    assert_eq!(bench.read("/b/one"), b"changed");
+    bench.reopen();
+    bench.stage().abort(&path("")).unwrap();
+    assert_eq!(bench.read("/b/one"), b"one");
+    assert!(bench.changes().is_empty());
+}

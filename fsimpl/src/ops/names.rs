@@ -263,7 +263,7 @@ fn new_inode(
 ) -> Result<Ino> {
     let ino = txn.tree.fresh_ino(parent, name);
     if let Body::Directory(dir) = &mut body {
-        dir.ino_path = path_for_numbers(txn.tree, parent, name, ino);
+        dir.ino_path = txn.tree.path_to_lend(parent, name, ino);
     }
     let above = &txn.tree.require(parent)?.rec;
     let is_dir = matches!(body, Body::Directory(_));
@@ -309,16 +309,6 @@ fn new_inode(
     Ok(ino)
 }
 
-/// A directory whose number was not the first choice must not lend its children the numbers of
-/// those of another.
-fn path_for_numbers(tree: &Tree, parent: Ino, name: &Name, ino: Ino) -> formats::RepoPath {
-    let plain = tree.ino_path(parent).join(name);
-    if tree.is_natural(ino, parent, name) {
-        return plain;
-    }
-    Name::new(format!("\u{1}{:x}", ino.0).as_bytes()).map_or(plain.clone(), |own| plain.join(&own))
-}
-
 impl Txn<'_> {
     /// The inode of a name that is to go: one that is, and may.
     pub(crate) fn removable(&mut self, parent: Ino, name: &Name) -> Result<Ino> {
@@ -339,7 +329,8 @@ impl Txn<'_> {
             self.detach(ino);
             return self.vacate(parent, name, None);
         }
-        self.vacate(parent, name, None)?;
+        let names = self.tree.require(ino)?.names.len();
+        self.vacate(parent, name, (names > 1).then_some(ino))?;
         let now = self.now;
         self.record(ino)?.ctime = now;
         self.clear_if_dir(ino)

@@ -8,8 +8,8 @@ use formats::{Name, RepoPath};
 use super::retire::Vanished;
 use super::{AbortError, Stage};
 use crate::error::Result;
-use crate::tree::{Dentry, Origin, Tree, Txn, Under};
-use crate::types::Ino;
+use crate::tree::{Dentry, Dir, Holds, Origin, Record, Tree, Txn, Under, group_of, type_of};
+use crate::types::{FileType, Ino};
 
 /// What an abort did.
 #[derive(Default)]
@@ -17,13 +17,22 @@ struct Dropped {
     /// Names that went, and whose they were.
     names: Vec<(Ino, Name)>,
     inodes: Vec<Ino>,
-    /// Inodes that are published at the place they were staged at.
+    /// Those that were staged for their own sake.
+    count: usize,
+    /// Names at which an inode is published that was changed there, or moved away; what is in a
+    /// directory comes before it.
+    homes: Vec<(Ino, Name, Dentry)>,
+    /// Inodes that are at home again.
+    home: Vec<Ino>,
+    /// Those of them that are not staged any more; what is in a directory comes before it.
     restored: Vec<Vanished>,
+    /// Backing files, and their sizes, of inodes that are at home again.
+    backings: Vec<(u64, u64)>,
 }
 
 impl Stage {
-    /// Drops what is staged at and below a path; returns how many names that were. Directories
-    /// above it that were staged for its sake alone go, too.
+    /// Drops what is staged at and below a path; returns how many names that were, without the
+    /// directories that were staged for the sake of others alone. They go, too.
     ///
     /// # Errors
     /// When the journal cannot be written; nothing was dropped then.
@@ -35,29 +44,33 @@ impl Stage {
             };
             let mut txn = Txn::begin(&mut tree, &self.journal, (self.clock)());
             let mut dropped = Dropped::default();
-            match name {
+            match &name {
                 Some(name) => {
-                    txn.drop_name(parent, &name, &mut dropped)?;
-                    txn.drop_implicit(parent, &mut dropped)?;
+                    let at_home = txn.tree.is_at_home(parent);
+                    txn.drop_name((parent, at_home), name, &mut dropped)?;
                 }
                 None => txn.drop_all(&mut dropped)?,
             }
+            // an open file keeps its number with its content; the published one gets another
+            txn.bring_home(&mut dropped, &|ino| self.open.is_open(ino))?;
+            if name.is_some() {
+                txn.drop_implicit(parent, &mut dropped)?;
+            }
             let mut staged = txn.commit()?;
             let restored = std::mem::take(&mut dropped.restored);
-            let mut vanished = Vec::new();
-            for one in restored {
-                let open = self.open.is_open(one.ino);
-                // an open file keeps its number with its content; the published one gets another
-                if !open && tree.node(one.ino).is_some_and(|n| n.names.is_empty()) {
-                    staged.orphans.retain(|ino| *ino != one.ino);
-                    vanished.push(one);
-                }
-            }
-            self.settle_vanished(&mut tree, vanished);
+            let stays = |ino: &Ino| !restored.iter().any(|one| one.ino == *ino);
+            staged.orphans.retain(stays);
+            self.settle_vanished(&mut tree, restored);
             self.reap(&mut tree, staged);
             tree.forget_links();
             dropped
         };
+        for (number, size) in dropped.backings {
+            self.drop_backing(number, size);
+        }
+        for ino in dropped.home {
+            self.feed.cancel(ino);
+        }
         for (parent, name) in &dropped.names {
             self.notices.entry(*parent, name);
         }
@@ -65,58 +78,133 @@ impl Stage {
             self.notices.inode(*ino);
         }
         self.feed.sweep_later();
-        Ok(dropped.names.len())
+        Ok(dropped.count)
     }
 }
 
 impl Txn<'_> {
-    /// Drops a staged name and all below it.
-    fn drop_name(&mut self, parent: Ino, name: &Name, dropped: &mut Dropped) -> Result<()> {
+    /// Drops a staged name and all below it. A name that is as published, in a directory that is
+    /// (`at_home`), is kept for its number or links alone and stays.
+    fn drop_name(
+        &mut self,
+        (parent, at_home): (Ino, bool),
+        name: &Name,
+        dropped: &mut Dropped,
+    ) -> Result<()> {
         let Some(dentry) = self.tree.dentry(parent, name) else {
             return Ok(());
         };
+        let stays = at_home && self.tree.shows_published(parent, name, &dentry)?;
+        let mut implicit = false;
         if let Some(ino) = dentry.node() {
-            self.drop_below(ino, dropped)?;
-            if let Some(restored) = self.restored(parent, name, &dentry, ino)? {
-                dropped.restored.push(restored);
-            }
-            dropped.inodes.push(ino);
+            let dir = self.tree.node(ino).and_then(|node| node.rec.dir());
+            implicit = dir.is_some_and(|dir| !dir.explicit);
+            self.drop_below((ino, stays), dropped)?;
         }
+        if dentry.clean && stays {
+            return Ok(());
+        }
+        let published = dentry.under != Under::Nothing && dentry.holds != Holds::Other;
+        if published && dentry.ino != 0 {
+            dropped.homes.push((parent, name.clone(), dentry));
+        }
+        dropped.inodes.extend(dentry.node());
+        let more = -self.tree.subdirs_more(parent, name);
         self.uncover(parent, name)?;
-        let more = i32::from(dentry.under == Under::Directory)
-            - i32::from(
-                dentry
-                    .node()
-                    .is_some_and(|ino| self.tree.is_dir(ino).unwrap_or(false)),
-            );
         if more != 0
             && let Some(dir) = self.record_quietly(parent)?.dir_mut()
         {
             dir.subdirs += more;
         }
         dropped.names.push((parent, name.clone()));
+        dropped.count += usize::from(!(stays && implicit));
         Ok(())
     }
 
-    fn drop_below(&mut self, ino: Ino, dropped: &mut Dropped) -> Result<()> {
-        let entries = self.tree.node(ino).and_then(|node| node.entries.as_deref());
-        let names: Vec<Name> = entries.map_or_else(Vec::new, |e| e.keys().cloned().collect());
-        for name in names {
-            self.drop_name(ino, &name, dropped)?;
+    fn drop_below(&mut self, (ino, at_home): (Ino, bool), dropped: &mut Dropped) -> Result<()> {
+        for (name, _) in self.tree.names_in(ino) {
+            self.drop_name((ino, at_home), &name, dropped)?;
         }
         Ok(())
     }
 
     fn drop_all(&mut self, dropped: &mut Dropped) -> Result<()> {
-        self.drop_below(Ino::ROOT, dropped)?;
+        self.drop_below((Ino::ROOT, true), dropped)?;
         let head = self.tree.revisions.head;
         let row = self.tree.revisions.find(head, &RepoPath::root())?;
         if let Some(row) = row {
-            let fresh = crate::tree::Record::from_entry(&row.entry, RepoPath::root(), 0);
+            let fresh = Record::from_entry(&row.entry, RepoPath::root(), 0);
             *self.record_quietly(Ino::ROOT)? = fresh;
         }
         dropped.inodes.push(Ino::ROOT);
         Ok(())
+    }
+
+    /// Lets inodes that have no name any more be what is published where they come from.
+    fn bring_home(&mut self, dropped: &mut Dropped, is_open: &dyn Fn(Ino) -> bool) -> Result<()> {
+        let mut back = Vec::new();
+        // a directory comes home before what is in it
+        for (parent, name, dentry) in std::mem::take(&mut dropped.homes).into_iter().rev() {
+            let ino = Ino(dentry.ino);
+            if !is_open(ino) && self.bring_back(parent, &name, ino, dropped)? {
+                dropped.home.push(ino);
+                back.push((parent, name, ino));
+            }
+        }
+        for (parent, name, ino) in back.into_iter().rev() {
+            if self.tree.needs_no_node(parent, &name, ino) {
+                let node = self.tree.require(ino)?;
+                let vanished = Vanished::new(ino, parent, name.clone(), node);
+                dropped.restored.push(vanished);
+                self.uncover(parent, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a nameless inode what is published at a name, kept for its number; false if it cannot
+    /// be that.
+    fn bring_back(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        ino: Ino,
+        dropped: &mut Dropped,
+    ) -> Result<bool> {
+        let nameless = self.tree.node(ino).filter(|node| node.names.is_empty());
+        let Some(node) = nameless.filter(|_| !self.tree.is_gone(parent)) else {
+            return Ok(false);
+        };
+        let Some(row) = self.tree.lower_row(parent, name)? else {
+            return Ok(false);
+        };
+        let kind = type_of(&row.entry);
+        if kind != node.rec.file_type() || group_of(&row) != 0 {
+            return Ok(false);
+        }
+        let file = node.rec.file();
+        dropped
+            .backings
+            .extend(file.and_then(|file| Some((file.data.backing()?, file.size))));
+        let lent = node.rec.dir().map(|dir| dir.ino_path.clone());
+        let published = Record::from_entry(&row.entry, lent.unwrap_or_default(), self.tree.tick);
+        *self.record_quietly(ino)? = published;
+        if let Some(node) = self.tree.nodes.get_mut(&ino) {
+            node.run.seal_error = None;
+        }
+        let clean = Dentry {
+            ino: ino.0,
+            holds: Holds::Own,
+            clean: true,
+            under: match kind {
+                FileType::Directory => Under::Directory,
+                _ => Under::File,
+            },
+            rev: self.tree.revisions.head,
+            stamp: self.tree.tick,
+        };
+        self.name_again(parent, name, clean)?;
+        Ok(true)
     }
 
     /// Drops directories that were staged for the sake of what is below them.
@@ -127,57 +215,48 @@ impl Txn<'_> {
             let Some((parent, name)) = node.names.first().map(|(p, n)| (p, n.clone())) else {
                 return Ok(());
             };
-            let implicit = node.rec.dir().is_some_and(|dir| {
-                dir.origin == Origin::Inherit
-                    && !dir.explicit
-                    && node
-                        .entries
-                        .as_ref()
-                        .is_none_or(|entries| entries.is_empty())
-            });
-            let dentry = self.tree.dentry(parent, &name);
-            let Some(dentry) = dentry.filter(|d| implicit && d.under == Under::Directory) else {
+            let implicit = node
+                .rec
+                .dir()
+                .is_some_and(|dir| dir.origin == Origin::Inherit && !dir.explicit);
+            let published = |d: &Dentry| d.holds == Holds::Own && d.under == Under::Directory;
+            let known = self.tree.dentry(parent, &name).filter(published);
+            if !implicit || known.is_none() || !self.tree.needs_no_node(parent, &name, at) {
                 return Ok(());
-            };
-            let Some(restored) = self.restored(parent, &name, &dentry, at)? else {
-                return Ok(());
-            };
-            dropped.restored.push(restored);
+            }
+            let vanished = Vanished::new(at, parent, name.clone(), node);
+            dropped.restored.push(vanished);
             dropped.inodes.push(at);
             self.uncover(parent, &name)?;
             at = parent;
         }
         Ok(())
     }
-
-    /// The inode as the unstaged one of its place, if it can be that.
-    fn restored(
-        &self,
-        parent: Ino,
-        name: &Name,
-        dentry: &Dentry,
-        ino: Ino,
-    ) -> Result<Option<Vanished>> {
-        let node = self.tree.require(ino)?;
-        let is_dir = node.rec.dir().is_some();
-        let same_type = match dentry.under {
-            Under::Nothing => false,
-            Under::File => !is_dir,
-            Under::Directory => is_dir,
-        };
-        let home = node
-            .rec
-            .dir()
-            .is_none_or(|dir| dir.origin == Origin::Inherit);
-        let natural = node.names.len() == 1 && self.tree.is_natural(ino, parent, name);
-        if !(same_type && home && natural) {
-            return Ok(None);
-        }
-        Ok(Some(Vanished::new(ino, parent, name.clone(), node)))
-    }
 }
 
 impl Tree {
+    /// True if a directory shows the published one of its own path.
+    fn is_at_home(&self, ino: Ino) -> bool {
+        let Some((rev, path)) = self.origin(ino) else {
+            return false;
+        };
+        rev == self.revisions.head && self.view_path(ino) == Some(path)
+    }
+
+    /// True if a name in a directory that is at home holds what is published there, changed or not.
+    fn shows_published(&self, parent: Ino, name: &Name, dentry: &Dentry) -> Result<bool> {
+        let node = dentry.node().and_then(|ino| self.node(ino));
+        let Some(node) = node.filter(|_| dentry.holds == Holds::Own) else {
+            return Ok(false);
+        };
+        let moved = |dir: &Dir| dir.origin != Origin::Inherit;
+        if node.rec.dir().is_some_and(moved) {
+            return Ok(false);
+        }
+        let row = self.lower_row(parent, name)?;
+        Ok(row.is_some_and(|row| type_of(&row.entry) == node.rec.file_type()))
+    }
+
     /// The staged name of a path, if it has one: directory and name, no name for the root.
     fn staged_place(&self, path: &RepoPath) -> Option<(Ino, Option<Name>)> {
         let Some(last) = path.name() else {
@@ -189,19 +268,5 @@ impl Tree {
         }
         self.dentry(at, &last)?;
         Some((at, Some(last)))
-    }
-}
-
-impl Vanished {
-    /// An inode that goes on as the unstaged one of its place.
-    pub(super) fn new(ino: Ino, parent: Ino, name: Name, node: &crate::tree::Node) -> Self {
-        let file = node.rec.file();
-        Self {
-            ino,
-            parent,
-            name,
-            is_dir: node.rec.dir().is_some(),
-            backing: file.and_then(|file| Some((file.data.backing()?, file.size))),
-        }
     }
 }

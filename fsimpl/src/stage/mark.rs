@@ -22,6 +22,8 @@ pub(crate) struct FrozenMark {
     pub(crate) names: BTreeMap<(u64, Name), RepoPath>,
     /// Files left out.
     pub(crate) skipped: BTreeSet<u64>,
+    /// Targets that were not staged, but published anew: they are seen through a moved directory.
+    pub(crate) unstaged: BTreeSet<RepoPath>,
 }
 
 /// A directory published bare.
@@ -39,6 +41,12 @@ impl FrozenMark {
             && !self.skipped.contains(&dentry.ino)
             && (self.whole.contains_key(&parent.0)
                 || (!self.names.is_empty() && self.names.contains_key(&(parent.0, name.clone()))))
+    }
+
+    /// True if a target that was not staged lies below a path.
+    pub(crate) fn leads_below(&self, path: &RepoPath) -> bool {
+        let mut targets = self.unstaged.iter();
+        targets.any(|target| target != path && target.is_within(path))
     }
 
     /// Where a directory was in the snapshot, if the published one of that place shows what the

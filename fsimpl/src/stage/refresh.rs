@@ -13,7 +13,7 @@ use super::{Stage, StageError};
 use crate::error::{FsError, Result};
 use crate::journal::{Batch, Journal, name_key};
 use crate::lower::Revisions;
-use crate::tree::{RevId, Tree, Txn, Under, group_of, type_of};
+use crate::tree::{Dentry, RevId, Tree, Txn, Under, group_of, type_of};
 use crate::types::Ino;
 
 impl Stage {
@@ -145,7 +145,18 @@ impl Txn<'_> {
             if same {
                 continue;
             }
-            let ino = self.tree.dentry(parent, &name).and_then(|d| d.node());
+            let dentry = self.tree.dentry(parent, &name);
+            let ino = dentry.and_then(|d| d.node());
+            if let (Some(dentry), Some(ino), Some(new)) = (dentry, ino, &new)
+                && new.entry.is_dir()
+                && self.tree.is_dir(ino)?
+            {
+                // what is below it has its numbers from it
+                self.record_quietly(ino)?.follow(&new.entry);
+                let rev = head;
+                self.set_dentry(parent, &name, Some(Dentry { rev, ..dentry }))?;
+                continue;
+            }
             self.uncover(parent, &name)?;
             if let Some(ino) = ino
                 && let node = self.tree.require(ino)?
@@ -185,7 +196,7 @@ impl Tree {
         let mut needless = Vec::new();
         for (ino, node) in &self.nodes {
             for (name, dentry) in node.entries.as_deref().into_iter().flatten() {
-                if dentry.white && dentry.under == Under::Nothing {
+                if dentry.is_white() && dentry.under == Under::Nothing {
                     needless.push((*ino, name.clone()));
                 }
             }

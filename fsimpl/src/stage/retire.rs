@@ -6,32 +6,23 @@
 //! number to an unstaged one (it was renamed before it was published, or has several names) stays in
 //! the tree, marked as clean, up to a limit.
 
-use std::collections::HashSet;
+mod clean;
+mod moves;
+mod unfold;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use formats::{Hash, Name, ObjectName, RepoPath};
 
 use super::{FrozenMark, Stage, StageError};
 use crate::error::{FsError, Result};
 use crate::journal::frozen_key;
-use crate::tree::{
-    Data, Dentry, LowerNode, Names, Origin, RevId, Staged, Tree, Txn, Under, type_of,
-};
-use crate::types::{FileType, Ino};
+use crate::tree::{Data, Dentry, Holds, Origin, RevId, Staged, Tree, Txn, Under};
+use crate::types::Ino;
 
-/// Inodes kept in the tree for their numbers or links alone; about 400 bytes each. Beyond it, a
-/// published file gets another number when it is next looked up.
-const MAX_CLEAN: usize = 100_000;
-
-/// An inode that is published and no longer staged.
-pub(super) struct Vanished {
-    pub(super) ino: Ino,
-    pub(super) parent: Ino,
-    pub(super) name: Name,
-    pub(super) is_dir: bool,
-    pub(super) backing: Option<(u64, u64)>,
-}
+pub(super) use clean::Vanished;
+use moves::{Move, move_of};
 
 impl Stage {
     /// The commit of a snapshot is visible as the revision with this root catalog.
@@ -72,57 +63,6 @@ impl Stage {
         }
         Ok(())
     }
-
-    /// Inodes that went become unstaged ones of the same number, where somebody knows them.
-    pub(super) fn settle_vanished(&self, tree: &mut Tree, vanished: Vec<Vanished>) {
-        // children before parents, so that a parent still counts them
-        for gone in vanished.into_iter().rev() {
-            let Some(node) = tree.nodes.remove(&gone.ino) else {
-                continue;
-            };
-            self.feed.cancel(gone.ino);
-            if let Some((number, size)) = gone.backing {
-                self.drop_backing(number, size);
-            }
-            let lookups = node.run.lookups.load(Ordering::Relaxed);
-            if lookups > 0 || node.run.kids > 0 || self.open.is_open(gone.ino) {
-                let lower = LowerNode {
-                    parent: gone.parent,
-                    name: gone.name,
-                    group: 0,
-                    is_dir: gone.is_dir,
-                    lookups: AtomicU64::new(lookups),
-                    kids: node.run.kids,
-                    detached: None,
-                };
-                tree.put_lower(gone.ino, lower);
-            }
-        }
-    }
-
-    /// Forgets clean inodes beyond their limit.
-    pub(super) fn trim_clean(&self) -> Result<(), FsError> {
-        let clean: Vec<(Ino, Name)> = {
-            let tree = self.tree.read();
-            let all = tree.nodes.iter().flat_map(|(ino, node)| {
-                let entries = node.entries.as_deref().into_iter().flatten();
-                entries
-                    .filter(|(_, dentry)| dentry.clean && tree.is_plain_clean(dentry))
-                    .map(|(name, _)| (*ino, name.clone()))
-            });
-            all.collect()
-        };
-        let surplus = clean.len().saturating_sub(MAX_CLEAN);
-        if surplus == 0 {
-            return Ok(());
-        }
-        self.change(|txn| {
-            for (parent, name) in clean.iter().take(surplus) {
-                txn.uncover(*parent, name)?;
-            }
-            Ok(())
-        })
-    }
 }
 
 /// The root catalog of the revision that one was made upon.
@@ -135,6 +75,8 @@ fn previous_of(revision: &store::Revision) -> Option<Hash> {
 fn retire(mut txn: Txn<'_>, mark: &FrozenMark, (head, alone): (RevId, bool)) -> Result<Retired> {
     let moves = txn.tree.frozen_moves(mark);
     let parted = txn.tree.parted(mark, &moves);
+    let bare = mark.bare.iter().filter(|(_, bare)| bare.moved);
+    let bare = bare.map(|(ino, bare)| (Ino(*ino), bare.path.clone()));
     let old_head = txn.tree.revisions.head;
     txn.set_head(head);
     let mut retiring = Retiring {
@@ -143,6 +85,8 @@ fn retire(mut txn: Txn<'_>, mark: &FrozenMark, (head, alone): (RevId, bool)) -> 
         advances: alone.then_some(old_head),
         moves,
         parted,
+        bare: bare.collect(),
+        shown: HashMap::new(),
         done: Retired::default(),
     };
     retiring.directory(&mut txn, Ino::ROOT)?;
@@ -154,22 +98,6 @@ fn retire(mut txn: Txn<'_>, mark: &FrozenMark, (head, alone): (RevId, bool)) -> 
     Ok(done)
 }
 
-/// A published directory that a snapshot moved.
-struct Move {
-    ino: Ino,
-    rev: RevId,
-    from: RepoPath,
-    to: RepoPath,
-}
-
-/// The move that took a published directory along, if one did.
-fn move_of<'m>(moves: &'m [Move], rev: RevId, path: &RepoPath) -> Option<&'m Move> {
-    let along = moves
-        .iter()
-        .filter(|m| m.rev == rev && path.is_within(&m.from));
-    along.max_by_key(|m| m.from.as_bytes().len())
-}
-
 struct Retiring<'m> {
     mark: &'m FrozenMark,
     head: RevId,
@@ -179,6 +107,10 @@ struct Retiring<'m> {
     moves: Vec<Move>,
     /// Directories that had been taken out of a moved one before the snapshot.
     parted: HashSet<Ino>,
+    /// Moved directories, published bare, and where.
+    bare: HashMap<Ino, RepoPath>,
+    /// Those of them that are what is published there from now on.
+    shown: HashMap<Ino, RepoPath>,
     done: Retired,
 }
 
@@ -195,6 +127,9 @@ struct Retired {
 impl Retiring<'_> {
     /// Rebases a staged directory, and then its names.
     fn directory(&mut self, txn: &mut Txn<'_>, ino: Ino) -> Result<()> {
+        if let Some(place) = self.bare.get(&ino).cloned() {
+            self.unfold(txn, ino, &place)?;
+        }
         if let Some(origin) = self.new_origin(txn.tree, ino)? {
             if let Some(dir) = txn.record_quietly(ino)?.dir_mut() {
                 dir.origin = origin;
@@ -207,12 +142,8 @@ impl Retiring<'_> {
             (Some((rev, path)), Some(was)) => *rev == self.head && path == was,
             _ => false,
         };
-        let entries = txn.tree.node(ino).and_then(|node| node.entries.as_deref());
-        let names: Vec<(Name, Dentry)> = entries
-            .map(|entries| entries.iter().map(|(n, d)| (n.clone(), *d)).collect())
-            .unwrap_or_default();
         let mut subdirs = 0;
-        for (name, dentry) in names {
+        for (name, dentry) in txn.tree.names_in(ino) {
             self.name(txn, (ino, &name), dentry, shows, was.as_ref())?;
             subdirs += txn.tree.subdirs_more(ino, &name);
         }
@@ -243,10 +174,10 @@ impl Retiring<'_> {
 
     /// Where the names of a directory were published from, if the snapshot has any.
     fn frozen_place(&self, tree: &Tree, ino: Ino) -> Option<RepoPath> {
-        if let Some(path) = self.mark.published_at(ino) {
+        if let Some(path) = self.mark.published_at(ino).or(self.shown.get(&ino)) {
             return Some(path.clone());
         }
-        if self.mark.bare.contains_key(&ino.0) {
+        if self.bare.contains_key(&ino) {
             return None;
         }
         // a directory above the targets, published as it was
@@ -310,32 +241,43 @@ impl Retiring<'_> {
                 Some(ino) => self.published(txn, (parent, name), dentry, ino),
             };
         }
-        let in_snapshot = included || self.mark.whole.contains_key(&parent.0);
+        let in_snapshot = self.mark.whole.contains_key(&parent.0)
+            || self.mark.names.contains_key(&(parent.0, name.clone()));
         if let Some(place) = place.filter(|_| in_snapshot && shows) {
-            let row = txn.tree.revisions.find(self.head, &place.join(name))?;
-            let under = match row {
-                None => Under::Nothing,
-                Some(row) if type_of(&row.entry) == FileType::Directory => Under::Directory,
-                Some(_) => Under::File,
-            };
-            if dentry.white && under == Under::Nothing {
+            let under = self.published_type(txn.tree, &place.join(name))?;
+            if dentry.is_white() && under == Under::Nothing {
                 return txn.uncover(parent, name);
             }
-            let rev = self.head;
-            txn.set_dentry(
-                parent,
-                name,
-                Some(Dentry {
-                    under,
-                    rev,
-                    ..dentry
-                }),
-            )?;
+            let holds = match dentry.holds {
+                Holds::Other if under == Under::Nothing => Holds::Own,
+                // the snapshot had something else there
+                Holds::Own if under != Under::Nothing && dentry.under == Under::Nothing => {
+                    Holds::Other
+                }
+                holds => holds,
+            };
+            let rebased = Dentry {
+                holds,
+                under,
+                rev: self.head,
+                ..dentry
+            };
+            txn.set_dentry(parent, name, Some(rebased))?;
         } else if dentry.under == Under::Directory && self.advances == Some(dentry.rev) {
             let rev = self.head;
             txn.set_dentry(parent, name, Some(Dentry { rev, ..dentry }))?;
         }
         Ok(())
+    }
+
+    /// What the new revision has at a path.
+    fn published_type(&self, tree: &Tree, path: &RepoPath) -> Result<Under> {
+        let row = tree.revisions.find(self.head, path)?;
+        Ok(match row {
+            None => Under::Nothing,
+            Some(row) if row.entry.is_dir() => Under::Directory,
+            Some(_) => Under::File,
+        })
     }
 
     /// A name that the snapshot has, and whose published place shows here.
@@ -349,13 +291,8 @@ impl Retiring<'_> {
         let node = txn.tree.require(ino)?;
         let unchanged = node.rec.stamp <= self.mark.stamp && !node.rec.is_unsealed();
         let dir = node.rec.dir();
-        let kept_entries = node
-            .entries
-            .as_ref()
-            .is_some_and(|entries| !entries.is_empty());
-        let natural = node.names.len() == 1
-            && txn.tree.is_natural(ino, parent, name)
-            && dir.is_none_or(|dir| dir.ino_path == txn.tree.ino_path(parent).join(name));
+        let entries = node.entries.as_ref();
+        let kept_entries = entries.is_some_and(|entries| !entries.is_empty());
         let inherits = dir.is_none_or(|dir| dir.origin == Origin::Inherit);
         let backing = node
             .rec
@@ -369,14 +306,9 @@ impl Retiring<'_> {
         {
             self.done.objects.extend(sealed.content.objects());
         }
-        if unchanged && natural && inherits && !kept_entries {
-            self.done.gone.push(Vanished {
-                ino,
-                parent,
-                name: name.clone(),
-                is_dir: dir.is_some(),
-                backing,
-            });
+        if unchanged && inherits && txn.tree.needs_no_node(parent, name, ino) {
+            let vanished = Vanished::new(ino, parent, name.clone(), node);
+            self.done.gone.push(vanished);
             return txn.uncover(parent, name);
         }
         let under = if dir.is_some() {
@@ -394,6 +326,7 @@ impl Retiring<'_> {
         }
         let clean = unchanged && !kept_entries;
         let kept = Dentry {
+            holds: Holds::Own,
             clean,
             under,
             rev: self.head,
@@ -425,64 +358,6 @@ impl Txn<'_> {
 }
 
 impl Tree {
-    /// Published directories that a snapshot moved.
-    fn frozen_moves(&self, mark: &FrozenMark) -> Vec<Move> {
-        let moved = mark.whole.iter().filter_map(|(ino, to)| {
-            let ino = Ino(*ino);
-            let Origin::At { rev, path } = &self.node(ino)?.rec.dir()?.origin else {
-                return None;
-            };
-            Some(Move {
-                ino,
-                rev: *rev,
-                from: path.clone(),
-                to: to.clone(),
-            })
-        });
-        moved.collect()
-    }
-
-    /// Directories that are not in the snapshot and had been taken out of one that is, and was moved,
-    /// before: they did not move with it.
-    fn parted(&self, mark: &FrozenMark, moves: &[Move]) -> HashSet<Ino> {
-        if moves.is_empty() {
-            return HashSet::new();
-        }
-        let parted = self.nodes.iter().filter(|(ino, node)| {
-            let origin = node.rec.dir().map(|dir| &dir.origin);
-            let Some(Origin::At { rev, path }) =
-                origin.filter(|_| !mark.whole.contains_key(&ino.0))
-            else {
-                return false;
-            };
-            move_of(moves, *rev, path).is_some_and(|m| {
-                let rest = path.below(&m.from).unwrap_or_default();
-                self.hid(mark, m.ino, &rest)
-            })
-        });
-        parted.map(|(ino, _)| *ino).collect()
-    }
-
-    /// True if a directory of the snapshot had something else, or nothing, where its origin has the
-    /// directory `rest`.
-    fn hid(&self, mark: &FrozenMark, dir: Ino, rest: &RepoPath) -> bool {
-        let mut at = dir;
-        for name in rest.components() {
-            let Some(dentry) = self.dentry(at, &name) else {
-                return false;
-            };
-            let at_home = dentry.node().filter(|ino| {
-                let dir = self.node(*ino).and_then(|node| node.rec.dir());
-                dir.is_some_and(|dir| dir.origin == Origin::Inherit)
-            });
-            match at_home {
-                Some(ino) => at = ino,
-                None => return dentry.stamp <= mark.stamp,
-            }
-        }
-        false
-    }
-
     /// What a staged name adds to its directory's subdirectories.
     pub(super) fn subdirs_more(&self, parent: Ino, name: &Name) -> i32 {
         let Some(dentry) = self.dentry(parent, name) else {
@@ -516,18 +391,5 @@ impl Tree {
             used.extend(lower.detached.as_ref().map(|detached| detached.0));
         }
         self.revisions.retain(|rev| used.contains(&rev));
-    }
-
-    /// A clean inode that a trim may drop: nobody knows it, and nothing is staged below it.
-    fn is_plain_clean(&self, dentry: &Dentry) -> bool {
-        let node = dentry.node().and_then(|ino| self.node(ino));
-        node.is_some_and(|node| {
-            matches!(node.names, Names::One(..))
-                && node.run.lookups.load(Ordering::Relaxed) == 0
-                && node
-                    .entries
-                    .as_ref()
-                    .is_none_or(|entries| entries.is_empty())
-        })
     }
 }

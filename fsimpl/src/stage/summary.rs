@@ -121,7 +121,7 @@ impl Tree {
             nodes.flat_map(|node| node.entries.as_deref().into_iter().flatten())
         };
         for (_, dentry) in dentries() {
-            if dentry.white && dentry.ino != 0 && dentry.under != Under::Nothing {
+            if dentry.is_white() && dentry.ino != 0 && dentry.under != Under::Nothing {
                 moved.insert(dentry.ino);
             }
         }

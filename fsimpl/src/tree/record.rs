@@ -140,13 +140,24 @@ pub(crate) enum Under {
     Directory,
 }
 
+/// What a staged name holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Holds {
+    /// The very inode that was published there; or any, where nothing was.
+    #[default]
+    Own,
+    /// Nothing: the name is gone.
+    Nothing,
+    /// An inode that took the place of what was published there.
+    Other,
+}
+
 /// A staged name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dentry {
-    /// The inode; of a whiteout, the inode that was moved away, or 0.
+    /// The inode; of a whiteout, the one that was published there if it has another name now, or 0.
     pub(crate) ino: u64,
-    /// The name is gone.
-    pub(crate) white: bool,
+    pub(crate) holds: Holds,
     /// It is as published, and kept for its inode number or links alone.
     pub(crate) clean: bool,
     pub(crate) under: Under,
@@ -159,7 +170,12 @@ pub(crate) struct Dentry {
 impl Dentry {
     /// The inode, unless the name is gone.
     pub(crate) fn node(&self) -> Option<Ino> {
-        (!self.white).then_some(Ino(self.ino))
+        (!self.is_white()).then_some(Ino(self.ino))
+    }
+
+    /// The name is gone.
+    pub(crate) fn is_white(&self) -> bool {
+        self.holds == Holds::Nothing
     }
 }
 
@@ -259,6 +275,13 @@ impl Record {
             xattrs: (!entry.xattrs.is_empty()).then(|| Box::new(entry.xattrs.clone())),
             stamp,
         }
+    }
+
+    /// Takes over the metadata of a directory as it is published now.
+    pub(crate) fn follow(&mut self, entry: &Entry) {
+        let published = Self::from_entry(entry, RepoPath::root(), self.stamp);
+        let body = std::mem::replace(&mut self.body, Body::Fifo);
+        *self = Self { body, ..published };
     }
 
     /// What a catalog would say. A file that is unsealed has no content yet: none.

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use formats::{Name, Row};
 
 use super::{
-    Dentry, Entries, InoMap, LowerNode, Names, Node, Origin, Record, RevId, Runtime, Tree, Under,
-    group_of, mtime_of,
+    Dentry, Entries, Holds, InoMap, LowerNode, Names, Node, Origin, Record, RevId, Runtime, Tree,
+    Under, group_of, mtime_of,
 };
 use crate::error::{FsError, Result};
 use crate::journal::{Batch, Journal, inode_key, name_key};
@@ -159,30 +159,49 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
+    /// Gives a name that shows what is published to a staged inode that is just that.
+    pub(crate) fn name_again(&mut self, parent: Ino, name: &Name, dentry: Dentry) -> Result<()> {
+        self.set_dentry(parent, name, Some(dentry))?;
+        self.tree.forget_salted(parent, name);
+        self.change_names(Ino(dentry.ino), |names| names.add(parent, name.clone()))
+    }
+
     /// Gives a name to a staged inode. Whatever had it is gone already.
     pub(crate) fn occupy(&mut self, parent: Ino, name: &Name, ino: Ino) -> Result<()> {
         let (under, rev) = self.what_was(parent, name)?;
+        let before = self.tree.dentry(parent, name);
+        let is_back = before.is_some_and(|dentry| dentry.ino == ino.0);
         let dentry = Dentry {
             ino: ino.0,
-            white: false,
+            holds: match under {
+                Under::File | Under::Directory if !is_back => Holds::Other,
+                _ => Holds::Own,
+            },
             clean: false,
             under,
             rev,
             stamp: self.tree.tick,
         };
         self.set_dentry(parent, name, Some(dentry))?;
+        self.tree.forget_salted(parent, name);
         self.change_names(ino, |names| names.add(parent, name.clone()))
     }
 
-    /// Takes a name away, from a staged inode or from an unstaged one. `moved` is the inode that
-    /// has it elsewhere from now on.
-    pub(crate) fn vacate(&mut self, parent: Ino, name: &Name, moved: Option<Ino>) -> Result<()> {
+    /// Takes a name away, from a staged inode or from an unstaged one. `elsewhere` is the inode, if
+    /// it has another name from now on.
+    pub(crate) fn vacate(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        elsewhere: Option<Ino>,
+    ) -> Result<()> {
         let old = self.tree.dentry(parent, name);
         let (under, rev) = self.what_was(parent, name)?;
-        let frozen = old.is_some_and(|d| !d.white && self.tree.is_frozen(parent, name, &d));
+        let frozen = old.is_some_and(|d| !d.is_white() && self.tree.is_frozen(parent, name, &d));
+        let published = elsewhere.filter(|_| old.is_none_or(|d| d.holds == Holds::Own));
         let white = (under != Under::Nothing || frozen).then(|| Dentry {
-            ino: moved.map_or(0, |ino| ino.0),
-            white: true,
+            ino: published.map_or(0, |ino| ino.0),
+            holds: Holds::Nothing,
             clean: false,
             under,
             rev,
@@ -198,7 +217,8 @@ impl<'a> Txn<'a> {
     /// What was published at a name when it was first staged, and the revision.
     fn what_was(&self, parent: Ino, name: &Name) -> Result<(Under, RevId)> {
         if let Some(dentry) = self.tree.dentry(parent, name) {
-            return Ok((dentry.under, dentry.rev));
+            let rev = self.tree.staged_over(&dentry);
+            return Ok((dentry.under, rev));
         }
         let row = self.tree.lower_row(parent, name)?;
         Ok((under_of(row.as_ref()), self.tree.revisions.head))
@@ -258,7 +278,7 @@ impl<'a> Txn<'a> {
         for name in names {
             let dentry = Dentry {
                 ino: ino.0,
-                white: false,
+                holds: Holds::Own,
                 clean: false,
                 under,
                 rev: self.tree.revisions.head,
