@@ -10,11 +10,6 @@
 //! PREPUB_REFTEST_SEEDS   how many seeds
 //! PREPUB_REFTEST_OPS     operations of each
 //! ```
-//!
-//! Known gaps, left out by the model and marked there: a directory is moved out of another, the old
-//! place is committed alone, then the new one (taken for a conflict); a new file that is left out of
-//! a commit because it is open, under a published name of a directory that was moved (the published
-//! one shows); inode numbers after an abort.
 
 mod judge;
 mod library;

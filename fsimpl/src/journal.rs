@@ -10,7 +10,8 @@
 //! f <id, 8 bytes>              a snapshot handed to a commit
 //! ```
 //!
-//! Values begin with a version byte. The engine refuses all further writes once one has failed (the
+//! Values begin with a version byte. Records of one version only ever grow, at their end, by values
+//! of which zero means what was so before. The engine refuses all further writes once one has failed (the
 //! disk was full): it is then opened anew, and what the failed operation may have left in the log
 //! is undone first. Nothing here knows what the records mean.
 
@@ -25,6 +26,8 @@ use serde::de::DeserializeOwned;
 
 /// Version of the values.
 const VERSION: u8 = 1;
+/// Bytes by which records have grown since they were first written, at the most.
+const GROWTH_BYTES: usize = 16;
 /// Changes kept in memory until they are written as a sorted table.
 const MEMTABLE_BYTES: u64 = 8 << 20;
 /// Blocks of tables kept in memory: the journal is read once, at the start.
@@ -128,6 +131,18 @@ fn encode(value: &impl Serialize) -> Vec<u8> {
     let out = vec![VERSION];
     // a Vec takes all there is, and our records hold nothing that cannot be written
     postcard::to_extend(value, out).unwrap_or_default()
+}
+
+/// What an older program did not write yet is zero.
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> postcard::Result<T> {
+    match postcard::from_bytes(bytes) {
+        Err(postcard::Error::DeserializeUnexpectedEnd) => {
+            let mut grown = bytes.to_vec();
+            grown.resize(bytes.len() + GROWTH_BYTES, 0);
+            postcard::from_bytes(&grown)
+        }
+        decoded => decoded,
+    }
 }
 
 struct Engine {
@@ -239,9 +254,7 @@ impl Journal {
             reason,
         };
         match value.split_first() {
-            Some((&VERSION, bytes)) => {
-                postcard::from_bytes(bytes).map_err(|error| failed(error.to_string()))
-            }
+            Some((&VERSION, bytes)) => decode(bytes).map_err(|error| failed(error.to_string())),
             Some((version, _)) => Err(failed(format!(
                 "it is of version {version}; this program knows {VERSION}"
             ))),
@@ -353,6 +366,14 @@ mod tests {
         assert_eq!(seen, [(7, b"a".to_vec(), 1), (7, b"b".to_vec(), 2)]);
         assert_eq!(journal.meta::<String>("head").unwrap().unwrap(), "x");
         assert_eq!(journal.meta::<String>("tail").unwrap(), None);
+    }
+
+    #[test]
+    fn records_of_an_older_program_end_sooner() {
+        let grown: (u32, u64, Vec<u8>) = decode(&encode(&7_u32)[1..]).unwrap();
+        assert_eq!(grown, (7, 0, Vec::new()));
+        let cut: Result<(u32, u64, [u64; 4], [u64; 16]), _> = decode(&encode(&7_u32)[1..]);
+        assert!(cut.is_err(), "one that has grown by less is damaged");
     }
 
     #[test]

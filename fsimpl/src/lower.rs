@@ -4,7 +4,7 @@
 //! was moved in, so several may be in use; they are opened when first asked for. Nothing here
 //! changes anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use formats::{Hash, RepoPath, Row};
@@ -17,6 +17,9 @@ use crate::tree::RevId;
 pub(crate) struct Revisions {
     repository: Arc<Repository>,
     known: BTreeMap<RevId, Known>,
+    /// Revisions that commits of ours followed, and those that they made: nobody else's work lies
+    /// between.
+    ours: BTreeMap<RevId, RevId>,
     pub(crate) head: RevId,
 }
 
@@ -27,10 +30,11 @@ struct Known {
 }
 
 impl Revisions {
-    /// Revisions by number, and which of them is the head.
+    /// Revisions by number, which of them follow each other by our doing, and which is the head.
     pub(crate) fn new(
         repository: Arc<Repository>,
         roots: impl IntoIterator<Item = (RevId, Hash)>,
+        ours: impl IntoIterator<Item = (RevId, RevId)>,
         head: RevId,
     ) -> Self {
         let known = roots.into_iter().map(|(id, root)| {
@@ -40,14 +44,18 @@ impl Revisions {
         Self {
             repository,
             known: known.collect(),
+            ours: ours.into_iter().collect(),
             head,
         }
     }
 
-    /// The number of a revision, a new one if it is not known yet. The head stays.
+    /// The number of a revision, a new one if it is not known yet. The head stays. One that was
+    /// followed by a commit of ours, and is the newest again, is another one.
     pub(crate) fn add(&mut self, revision: Arc<Revision>) -> RevId {
         let root = *revision.root_hash();
-        if let Some((id, known)) = self.known.iter().find(|(_, known)| known.root == root) {
+        let mut known = self.known.iter();
+        let same = known.find(|(id, known)| known.root == root && !self.ours.contains_key(id));
+        if let Some((id, known)) = same {
             known.revision.get_or_init(|| revision);
             return *id;
         }
@@ -60,10 +68,36 @@ impl Revisions {
         id
     }
 
-    /// Forgets the revisions that `used` does not name; the head is always kept.
-    pub(crate) fn retain(&mut self, used: impl Fn(RevId) -> bool) {
-        let head = self.head;
-        self.known.retain(|id, _| *id == head || used(*id));
+    /// A commit of ours led from one revision to the next, and nothing else.
+    pub(crate) fn followed_by_ours(&mut self, from: RevId, to: RevId) {
+        if from != to {
+            self.ours.insert(from, to);
+        }
+    }
+
+    /// The revision since which all that happened is other publishers' work, for what was staged
+    /// over `id` and is not published yet.
+    pub(crate) fn base_of(&self, id: RevId) -> RevId {
+        let mut at = id;
+        while let Some(next) = self.ours.get(&at) {
+            at = *next;
+        }
+        at
+    }
+
+    /// Forgets the revisions that are not in use, as a base or for their content; the head is always
+    /// kept.
+    pub(crate) fn retain(&mut self, mut used: HashSet<RevId>) {
+        let ours = used.iter().map(|id| (*id, self.base_of(*id)));
+        self.ours = ours.filter(|(id, base)| id != base).collect();
+        used.extend(self.ours.values());
+        used.insert(self.head);
+        self.known.retain(|id, _| used.contains(id));
+    }
+
+    /// Which follow each other by our doing, for the journal.
+    pub(crate) fn ours(&self) -> Vec<(RevId, RevId)> {
+        self.ours.iter().map(|(from, to)| (*from, *to)).collect()
     }
 
     /// All of them, for the journal.

@@ -31,8 +31,8 @@ use crate::stage::FrozenMark;
 use crate::types::Ino;
 
 pub(crate) use record::{
-    Body, Data, Dentry, Dir, File, Holds, Names, Origin, Record, RevId, SealedData, Under,
-    mtime_of, rdev_of, time_of, type_of,
+    Body, Data, Dentry, Dir, File, Names, Origin, Record, RevId, SealedData, Under, mtime_of,
+    rdev_of, time_of, type_of,
 };
 pub(crate) use restore::restore;
 pub(crate) use stat::lower_attr;

@@ -154,7 +154,6 @@ struct Run<'a, S> {
     done: Vec<Op>,
     /// Which number the subject has given to an inode.
     inos: BTreeMap<Id, u64>,
-    numbers_stay: bool,
     revision: Option<u64>,
     /// Times that follow from this run are not older.
     started: SystemTime,
@@ -179,7 +178,6 @@ impl<'a, S: Subject> Run<'a, S> {
             terms,
             done: Vec::new(),
             inos: BTreeMap::new(),
-            numbers_stay: true,
             revision,
             started,
         }
@@ -211,11 +209,7 @@ impl<'a, S: Subject> Run<'a, S> {
                 self.inos.clear();
                 self.compare_all()
             }
-            Op::Abort { .. } => {
-                // what comes back may have another number for as long as its own is taken (a known gap)
-                self.numbers_stay = false;
-                self.compare_all()
-            }
+            Op::Abort { .. } => self.compare_all(),
             _ if self.done.len().is_multiple_of(self.terms.stride) => self.compare_all(),
             _ => Ok(()),
         }
@@ -231,9 +225,7 @@ impl<'a, S: Subject> Run<'a, S> {
             let about = |what: String| format!("{path:?}: {what}");
             problems.extend(self.differences(wanted, got).into_iter().map(about));
         }
-        if self.numbers_stay {
-            problems.extend(number(&mut self.inos, &wanted, &got));
-        }
+        problems.extend(number(&mut self.inos, &wanted, &got));
         for slot in 0..SLOTS {
             let Some((readable, bytes, nlink)) = self.model.handle(slot) else {
                 continue;

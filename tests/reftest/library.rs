@@ -433,7 +433,7 @@ impl Subject for Library {
     fn apply(&mut self, op: &Op) -> Answer {
         self.count += 1;
         let result = match op {
-            Op::Commit { path, writers } => return self.world.commit(path, *writers),
+            Op::Commit { paths, writers } => return self.world.commit(paths, *writers),
             Op::Abort { path } => return self.world.abort(path),
             Op::Restart | Op::Kill => return self.restart(),
             Op::Seal => return self.world.seal(),

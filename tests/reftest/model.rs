@@ -119,6 +119,7 @@ pub struct Model {
     next: Id,
     handles: [Option<Handle>; SLOTS],
     published: BTreeMap<Path, Published>,
+    saved: publish::Saved,
     /// Nothing happened since everything was published.
     pub clean: bool,
 }
@@ -132,6 +133,7 @@ impl Model {
             next: ROOT,
             handles: [None; SLOTS],
             published: BTreeMap::new(),
+            saved: publish::Saved::new(),
             clean: true,
         };
         let id = model.fresh(root.clone());
@@ -145,7 +147,7 @@ impl Model {
         let clean = self.clean;
         self.clean = false;
         let result = match op {
-            Op::Commit { path, writers } => return self.commit(path, *writers, clean),
+            Op::Commit { paths, writers } => return self.commit(paths, *writers, clean),
             Op::Abort { path } => return self.abort(path, clean),
             Op::Restart | Op::Kill => {
                 self.handles = [None; SLOTS];

@@ -45,15 +45,16 @@ impl Mounted {
         }
     }
 
-    fn commit(&self, path: &Path, writers: Writers) -> Answer {
+    fn commit(&self, paths: &[Path], writers: Writers) -> Answer {
         let writers = match writers {
             Writers::Skip => "skip",
             Writers::Fail => "fail",
         };
-        let target = target(path);
-        let output = self
-            .sandbox
-            .run(["commit", &target, "--open-files", writers]);
+        let targets = paths.iter().map(target);
+        let mut args = vec!["commit".to_owned()];
+        args.extend(targets);
+        args.extend(["--open-files".to_owned(), writers.to_owned()]);
+        let output = self.sandbox.run(args);
         let text = String::from_utf8_lossy(&output.stderr);
         match output.status.code() {
             Some(0) => Answer::Done,
@@ -80,7 +81,7 @@ impl Mounted {
 impl Subject for Mounted {
     fn apply(&mut self, op: &Op) -> Answer {
         match op {
-            Op::Commit { path, writers } => self.commit(path, *writers),
+            Op::Commit { paths, writers } => self.commit(paths, *writers),
             Op::Abort { path } => self.run(&["abort", &target(path)]),
             Op::Seal => self.run(&["status", REPO, "--wait"]),
             Op::Restart => {

@@ -234,9 +234,9 @@ pub enum Op {
         path: Path,
         name: &'static str,
     },
-    /// Publishes what is staged at and below a path.
+    /// Publishes what is staged at and below some paths.
     Commit {
-        path: Path,
+        paths: Vec<Path>,
         writers: Writers,
     },
     /// Drops what is staged at and below a path.
@@ -367,6 +367,8 @@ pub struct Generator {
     pub dice: Dice,
     can: Abilities,
     tag: u32,
+    /// The directory that was moved last: its old place and its new one.
+    moved: Option<(Path, Path)>,
 }
 
 impl Generator {
@@ -375,6 +377,7 @@ impl Generator {
             dice: Dice::new(seed),
             can,
             tag: 0,
+            moved: None,
         }
     }
 
@@ -432,27 +435,23 @@ impl Draw<'_> {
 
     fn stage_op(&mut self) -> Op {
         match self.dice().below(20) {
-            0..=8 => Op::Commit {
-                path: if self.dice().one_in(3) {
-                    self.target()
-                } else {
-                    Path::root()
-                },
+            0..=11 => Op::Commit {
+                paths: self.targets(),
                 writers: if self.dice().one_in(2) {
                     Writers::Fail
                 } else {
                     Writers::Skip
                 },
             },
-            9..=11 => Op::Abort {
+            12..=14 => Op::Abort {
                 path: if self.dice().one_in(5) {
                     Path::root()
                 } else {
                     self.target()
                 },
             },
-            12..=13 => Op::Seal,
-            14..=16 if self.own.can.kill => Op::Kill,
+            15..=16 => Op::Seal,
+            17..=18 if self.own.can.kill => Op::Kill,
             _ => Op::Restart,
         }
     }
@@ -580,6 +579,9 @@ impl Draw<'_> {
         let is_marker = |path: &Path| path.split().is_some_and(|(_, name)| name == MARKER);
         if is_marker(&to) || how == Moving::Exchange && is_marker(&from) {
             return self.remove();
+        }
+        if self.dirs.contains(&from) {
+            self.own.moved = Some((from.clone(), to.clone()));
         }
         Op::Rename { from, to, how }
     }
@@ -731,9 +733,43 @@ impl Draw<'_> {
         self.paths[at].clone()
     }
 
-    /// Something that can be committed or aborted.
+    /// What is committed in one go.
+    fn targets(&mut self) -> Vec<Path> {
+        match self.dice().below(8) {
+            0..=3 => vec![Path::root()],
+            4..=6 => vec![self.target()],
+            _ => {
+                let mut paths: Vec<Path> = (0..3).map(|_| self.target()).collect();
+                // one within another is refused, or taken for said twice
+                paths.sort();
+                paths.dedup_by(|inner, outer| inner.is_within(outer));
+                paths
+            }
+        }
+    }
+
+    /// Something that can be committed or aborted; often one side of a move, or a part of it.
     fn target(&mut self) -> Path {
-        let path = self.some_path();
+        let mut path = self.some_path();
+        if let Some((from, to)) = self.own.moved.clone()
+            && self.dice().one_in(2)
+        {
+            let above = |path: &Path| path.split().map_or_else(Path::root, |(dir, _)| dir);
+            let below: Vec<Path> = self
+                .paths
+                .iter()
+                .filter(|p| p.is_within(&to))
+                .cloned()
+                .collect();
+            path = match self.dice().below(6) {
+                0 => from,
+                1 => above(&from),
+                2 => to,
+                3 => above(&to),
+                _ if below.is_empty() => to,
+                _ => self.dice().pick(&below).clone(),
+            };
+        }
         match self.own.can.any_target || std::str::from_utf8(&path.0).is_ok() {
             true => path,
             false => Path::root(),

@@ -327,10 +327,9 @@ impl Txn<'_> {
         }
         if self.tree.node(ino).is_none() {
             self.detach(ino);
-            return self.vacate(parent, name, None);
+            return self.vacate(parent, name);
         }
-        let names = self.tree.require(ino)?.names.len();
-        self.vacate(parent, name, (names > 1).then_some(ino))?;
+        self.vacate(parent, name)?;
         let now = self.now;
         self.record(ino)?.ctime = now;
         self.clear_if_dir(ino)

@@ -214,7 +214,7 @@ impl Tree {
         let staged = entries.map_or(0, std::collections::BTreeMap::len);
         let mut items = Vec::with_capacity(staged + rows.len());
         for (name, dentry) in entries.into_iter().flatten() {
-            if !dentry.is_white() {
+            if !dentry.white {
                 items.push(Listed {
                     cursor: cursor_of(name),
                     name: name.clone(),

@@ -102,7 +102,7 @@ impl Txn<'_> {
             if self.tree.is_dir(ino)? {
                 self.pin_origin(ino)?;
             }
-            self.vacate(place.0, place.1, Some(ino))?;
+            self.vacate(place.0, place.1)?;
         }
         let now = self.now;
         for (ino, place, left) in [(first, other, one), (second, one, other)] {
@@ -136,7 +136,7 @@ impl Txn<'_> {
         if is_dir {
             self.pin_origin(ino)?;
         }
-        self.vacate(from.0, from.1, Some(ino))?;
+        self.vacate(from.0, from.1)?;
         self.occupy(to.0, to.1, ino)?;
         let now = self.now;
         self.record(ino)?.ctime = now;

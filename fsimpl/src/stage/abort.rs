@@ -8,7 +8,7 @@ use formats::{Name, RepoPath};
 use super::retire::Vanished;
 use super::{AbortError, Stage};
 use crate::error::Result;
-use crate::tree::{Dentry, Dir, Holds, Origin, Record, Tree, Txn, Under, group_of, type_of};
+use crate::tree::{Dentry, Dir, Origin, Record, Tree, Txn, Under, group_of, type_of};
 use crate::types::{FileType, Ino};
 
 /// What an abort did.
@@ -19,9 +19,9 @@ struct Dropped {
     inodes: Vec<Ino>,
     /// Those that were staged for their own sake.
     count: usize,
-    /// Names at which an inode is published that was changed there, or moved away; what is in a
+    /// Names at which an inode is published that was changed there or went away; what is in a
     /// directory comes before it.
-    homes: Vec<(Ino, Name, Dentry)>,
+    homes: Vec<(Ino, Name, Ino)>,
     /// Inodes that are at home again.
     home: Vec<Ino>,
     /// Those of them that are not staged any more; what is in a directory comes before it.
@@ -32,7 +32,8 @@ struct Dropped {
 
 impl Stage {
     /// Drops what is staged at and below a path; returns how many names that were, without the
-    /// directories that were staged for the sake of others alone. They go, too.
+    /// directories that were staged for the sake of others alone. They go, too. The mount shows it
+    /// when this returns; not to be called from a request of the mount.
     ///
     /// # Errors
     /// When the journal cannot be written; nothing was dropped then.
@@ -104,10 +105,8 @@ impl Txn<'_> {
         if dentry.clean && stays {
             return Ok(());
         }
-        let published = dentry.under != Under::Nothing && dentry.holds != Holds::Other;
-        if published && dentry.ino != 0 {
-            dropped.homes.push((parent, name.clone(), dentry));
-        }
+        let home = dentry.home_of().map(|ino| (parent, name.clone(), ino));
+        dropped.homes.extend(home);
         dropped.inodes.extend(dentry.node());
         let more = -self.tree.subdirs_more(parent, name);
         self.uncover(parent, name)?;
@@ -144,8 +143,7 @@ impl Txn<'_> {
     fn bring_home(&mut self, dropped: &mut Dropped, is_open: &dyn Fn(Ino) -> bool) -> Result<()> {
         let mut back = Vec::new();
         // a directory comes home before what is in it
-        for (parent, name, dentry) in std::mem::take(&mut dropped.homes).into_iter().rev() {
-            let ino = Ino(dentry.ino);
+        for (parent, name, ino) in std::mem::take(&mut dropped.homes).into_iter().rev() {
             if !is_open(ino) && self.bring_back(parent, &name, ino, dropped)? {
                 dropped.home.push(ino);
                 back.push((parent, name, ino));
@@ -194,7 +192,7 @@ impl Txn<'_> {
         }
         let clean = Dentry {
             ino: ino.0,
-            holds: Holds::Own,
+            white: false,
             clean: true,
             under: match kind {
                 FileType::Directory => Under::Directory,
@@ -202,6 +200,7 @@ impl Txn<'_> {
             },
             rev: self.tree.revisions.head,
             stamp: self.tree.tick,
+            published: ino.0,
         };
         self.name_again(parent, name, clean)?;
         Ok(true)
@@ -219,8 +218,7 @@ impl Txn<'_> {
                 .rec
                 .dir()
                 .is_some_and(|dir| dir.origin == Origin::Inherit && !dir.explicit);
-            let published = |d: &Dentry| d.holds == Holds::Own && d.under == Under::Directory;
-            let known = self.tree.dentry(parent, &name).filter(published);
+            let known = self.tree.dentry(parent, &name).filter(Dentry::is_own);
             if !implicit || known.is_none() || !self.tree.needs_no_node(parent, &name, at) {
                 return Ok(());
             }
@@ -246,7 +244,7 @@ impl Tree {
     /// True if a name in a directory that is at home holds what is published there, changed or not.
     fn shows_published(&self, parent: Ino, name: &Name, dentry: &Dentry) -> Result<bool> {
         let node = dentry.node().and_then(|ino| self.node(ino));
-        let Some(node) = node.filter(|_| dentry.holds == Holds::Own) else {
+        let Some(node) = node.filter(|_| dentry.is_own()) else {
             return Ok(false);
         };
         let moved = |dir: &Dir| dir.origin != Origin::Inherit;

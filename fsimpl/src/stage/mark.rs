@@ -38,9 +38,16 @@ impl FrozenMark {
     /// True if the snapshot has this name as it is now.
     pub(crate) fn includes(&self, parent: Ino, name: &Name, dentry: &Dentry) -> bool {
         dentry.stamp <= self.stamp
-            && !self.skipped.contains(&dentry.ino)
+            && !self.leaves_out(dentry)
             && (self.whole.contains_key(&parent.0)
                 || (!self.names.is_empty() && self.names.contains_key(&(parent.0, name.clone()))))
+    }
+
+    /// True if the file of a name is being written; of a name that is gone, the file that is
+    /// published there.
+    pub(crate) fn leaves_out(&self, dentry: &Dentry) -> bool {
+        let file = dentry.node().or(dentry.home_of());
+        file.is_some_and(|ino| self.skipped.contains(&ino.0))
     }
 
     /// True if a target that was not staged lies below a path.

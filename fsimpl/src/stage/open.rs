@@ -22,6 +22,7 @@ use crate::tree::{Body, Data, Dir, Origin, Record, RevId, Tree, mtime_of, restor
 
 const HEAD: &str = "head";
 const ROOTS: &str = "roots";
+const OURS: &str = "ours";
 const REPOSITORY: &str = "repository";
 const BOOT: &str = "boot";
 /// Changes with every start of the machine.
@@ -125,6 +126,7 @@ impl Stage {
     /// The revisions in use, the head, and the rest that is not the tree.
     pub(super) fn meta_batch(tree: &Tree, batch: &mut Batch) {
         batch.put(meta_key(ROOTS), &tree.revisions.roots());
+        batch.put(meta_key(OURS), &tree.revisions.ours());
         batch.put(meta_key(HEAD), &tree.revisions.head);
     }
 
@@ -225,11 +227,14 @@ fn revisions(
     root: &Hash,
 ) -> Result<Revisions, StageError> {
     let roots: Option<Vec<(RevId, Hash)>> = journal.meta(ROOTS).map_err(FsError::from)?;
+    let ours: Option<Vec<(RevId, RevId)>> = journal.meta(OURS).map_err(FsError::from)?;
     let head: Option<RevId> = journal.meta(HEAD).map_err(FsError::from)?;
     let repository = Arc::clone(repository);
     Ok(match (roots, head) {
-        (Some(roots), Some(head)) => Revisions::new(repository, roots, head),
-        _ => Revisions::new(repository, [(RevId(1), *root)], RevId(1)),
+        (Some(roots), Some(head)) => {
+            Revisions::new(repository, roots, ours.unwrap_or_default(), head)
+        }
+        _ => Revisions::new(repository, [(RevId(1), *root)], [], RevId(1)),
     })
 }
 

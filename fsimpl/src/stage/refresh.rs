@@ -127,7 +127,7 @@ impl Txn<'_> {
     /// The head moves on; what is kept for its number alone goes where its place has changed.
     fn follow(&mut self, head: RevId) -> Result<Vec<Vanished>> {
         let old_head = self.tree.revisions.head;
-        self.set_head(head);
+        self.set_head(head, false);
         let mut gone = Vec::new();
         for (parent, name) in self.tree.clean_names() {
             let Some(path) = self.tree.view_path(parent).map(|dir| dir.join(&name)) else {
@@ -196,7 +196,7 @@ impl Tree {
         let mut needless = Vec::new();
         for (ino, node) in &self.nodes {
             for (name, dentry) in node.entries.as_deref().into_iter().flatten() {
-                if dentry.is_white() && dentry.under == Under::Nothing {
+                if dentry.white && dentry.under == Under::Nothing {
                     needless.push((*ino, name.clone()));
                 }
             }

@@ -18,7 +18,7 @@ use formats::{Hash, Name, ObjectName, RepoPath};
 use super::{FrozenMark, Stage, StageError};
 use crate::error::{FsError, Result};
 use crate::journal::frozen_key;
-use crate::tree::{Data, Dentry, Holds, Origin, RevId, Staged, Tree, Txn, Under};
+use crate::tree::{Data, Dentry, Origin, RevId, Staged, Tree, Txn, Under};
 use crate::types::Ino;
 
 pub(super) use clean::Vanished;
@@ -77,12 +77,10 @@ fn retire(mut txn: Txn<'_>, mark: &FrozenMark, (head, alone): (RevId, bool)) -> 
     let parted = txn.tree.parted(mark, &moves);
     let bare = mark.bare.iter().filter(|(_, bare)| bare.moved);
     let bare = bare.map(|(ino, bare)| (Ino(*ino), bare.path.clone()));
-    let old_head = txn.tree.revisions.head;
-    txn.set_head(head);
+    txn.set_head(head, alone);
     let mut retiring = Retiring {
         mark,
         head,
-        advances: alone.then_some(old_head),
         moves,
         parted,
         bare: bare.collect(),
@@ -101,9 +99,6 @@ fn retire(mut txn: Txn<'_>, mark: &FrozenMark, (head, alone): (RevId, bool)) -> 
 struct Retiring<'m> {
     mark: &'m FrozenMark,
     head: RevId,
-    /// The former head, if our own commit is all that lies between: who was staged over that one is
-    /// staged over the new one, and what the commit changed is nobody else's doing.
-    advances: Option<RevId>,
     moves: Vec<Move>,
     /// Directories that had been taken out of a moved one before the snapshot.
     parted: HashSet<Ino>,
@@ -245,27 +240,18 @@ impl Retiring<'_> {
             || self.mark.names.contains_key(&(parent.0, name.clone()));
         if let Some(place) = place.filter(|_| in_snapshot && shows) {
             let under = self.published_type(txn.tree, &place.join(name))?;
-            if dentry.is_white() && under == Under::Nothing {
+            if dentry.white && under == Under::Nothing {
                 return txn.uncover(parent, name);
             }
-            let holds = match dentry.holds {
-                Holds::Other if under == Under::Nothing => Holds::Own,
-                // the snapshot had something else there
-                Holds::Own if under != Under::Nothing && dentry.under == Under::Nothing => {
-                    Holds::Other
-                }
-                holds => holds,
-            };
+            // what was left out is as before; of what has changed since, the snapshot had another
+            let left_out = dentry.stamp <= self.mark.stamp;
             let rebased = Dentry {
-                holds,
                 under,
                 rev: self.head,
+                published: if left_out { dentry.published } else { 0 },
                 ..dentry
             };
             txn.set_dentry(parent, name, Some(rebased))?;
-        } else if dentry.under == Under::Directory && self.advances == Some(dentry.rev) {
-            let rev = self.head;
-            txn.set_dentry(parent, name, Some(Dentry { rev, ..dentry }))?;
         }
         Ok(())
     }
@@ -326,9 +312,9 @@ impl Retiring<'_> {
         }
         let clean = unchanged && !kept_entries;
         let kept = Dentry {
-            holds: Holds::Own,
             clean,
             under,
+            published: ino.0,
             rev: self.head,
             ..dentry
         };
@@ -390,6 +376,6 @@ impl Tree {
         for lower in self.lower.values() {
             used.extend(lower.detached.as_ref().map(|detached| detached.0));
         }
-        self.revisions.retain(|rev| used.contains(&rev));
+        self.revisions.retain(used);
     }
 }

@@ -115,35 +115,30 @@ impl Stage {
 
 impl Tree {
     fn count_names(&self, summary: &mut StageSummary) {
-        let mut moved = HashSet::new();
+        let (mut vacated, mut fresh) = (HashSet::new(), HashSet::new());
         let dentries = || {
             let nodes = self.nodes.values();
             nodes.flat_map(|node| node.entries.as_deref().into_iter().flatten())
         };
         for (_, dentry) in dentries() {
-            if dentry.is_white() && dentry.ino != 0 && dentry.under != Under::Nothing {
-                moved.insert(dentry.ino);
-            }
+            vacated.extend(dentry.home_of().filter(|_| dentry.white));
+            fresh.extend(dentry.node().filter(|_| dentry.under == Under::Nothing));
         }
         for (_, dentry) in dentries().filter(|(_, dentry)| !dentry.clean) {
             let Some(node) = dentry.node().and_then(|ino| self.node(ino)) else {
                 // one that was moved is counted where it is now
-                let alive = self
-                    .node(Ino(dentry.ino))
-                    .is_some_and(|n| !n.names.is_empty());
-                if dentry.under != Under::Nothing && !alive {
-                    summary.removed += 1;
-                }
+                let moved = dentry.home_of().is_some_and(|ino| fresh.contains(&ino));
+                summary.removed += u64::from(dentry.under != Under::Nothing && !moved);
                 continue;
             };
-            let fresh = dentry.under == Under::Nothing;
+            let is_new = dentry.under == Under::Nothing;
             let silent = node
                 .rec
                 .dir()
                 .is_some_and(|dir| dir.origin == Origin::Inherit && !dir.explicit);
-            if fresh && moved.contains(&dentry.ino) {
+            if is_new && vacated.contains(&Ino(dentry.ino)) {
                 summary.renamed += 1;
-            } else if fresh {
+            } else if is_new {
                 summary.added += 1;
             } else if !silent {
                 summary.modified += 1;

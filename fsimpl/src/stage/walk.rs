@@ -12,7 +12,7 @@ use formats::{Children, Compression, Content, Entry, Hash, Kind, Name, Regular, 
 
 use super::FrozenMark;
 use super::sealing::empty_pin;
-use crate::tree::{Data, Dentry, Holds, Node, Origin, RevId, Tree, Under};
+use crate::tree::{Data, Dentry, Node, Origin, RevId, Tree, Under};
 use crate::types::Ino;
 
 /// A path of the snapshot.
@@ -128,15 +128,16 @@ impl<'a> Walk<'a> {
     }
 
     fn name(&mut self, place: &Place, name: &Name, dentry: &Dentry, path: RepoPath) {
-        let skipped = self.mark.skipped.contains(&dentry.ino);
+        let skipped = self.mark.leaves_out(dentry);
         // it stays as in the base, also where the directory was moved: what else shows there must go
-        if skipped && (place.same || dentry.holds != Holds::Other) {
+        if skipped && (place.same || dentry.white || dentry.is_own()) {
             return;
         }
         let published = dentry.under != Under::Nothing;
         // without a published directory of this path, nothing unlisted comes from the same path
         let (base, rev) = if place.same {
-            (published.then_some(dentry.rev), dentry.rev)
+            let rev = self.tree.revisions.base_of(dentry.rev);
+            (published.then_some(rev), rev)
         } else {
             (place.base, place.rev)
         };

@@ -2,7 +2,7 @@
 
 use formats::RepoPath;
 
-use super::{Dentry, Holds, Origin, RevId, Tree, Under};
+use super::{Dentry, Origin, RevId, Tree, Under};
 use crate::types::Ino;
 
 impl Tree {
@@ -11,7 +11,7 @@ impl Tree {
     pub(super) fn staged_over(&self, dentry: &Dentry) -> RevId {
         let head = self.revisions.head;
         let dir = |dentry: &Dentry| {
-            let ino = dentry.node().filter(|_| dentry.holds == Holds::Own)?;
+            let ino = dentry.node().filter(|_| dentry.is_own())?;
             Some((ino, self.node(ino)?.rec.dir()?))
         };
         let follows = |dentry: &Dentry| match dir(dentry)?.1.origin {
@@ -21,7 +21,7 @@ impl Tree {
             Origin::Empty => None,
         };
         if dentry.under != Under::Directory || follows(dentry) != Some(head) {
-            return dentry.rev;
+            return self.revisions.base_of(dentry.rev);
         }
         let mut oldest = head;
         let mut pending = vec![*dentry];
@@ -29,13 +29,14 @@ impl Tree {
             if at.under == Under::Nothing {
                 continue;
             }
-            let Some((ino, dir)) = dir(&at).filter(|_| follows(&at) == Some(head)) else {
-                oldest = oldest.min(at.rev);
+            let inner = dir(&at).filter(|_| follows(&at) == Some(head));
+            // a clean name is as published, whenever it was first staged
+            if !at.clean && inner.is_none_or(|(_, dir)| dir.explicit) {
+                oldest = oldest.min(self.revisions.base_of(at.rev));
+            }
+            let Some((ino, _)) = inner else {
                 continue;
             };
-            if dir.explicit {
-                oldest = oldest.min(at.rev);
-            }
             let entries = self.node(ino).and_then(|node| node.entries.as_deref());
             pending.extend(entries.into_iter().flatten().map(|(_, below)| *below));
         }
@@ -54,7 +55,8 @@ impl Tree {
             });
             match stands {
                 Some(ino) => at = ino,
-                None => return (dentry.under != Under::Nothing).then_some(dentry.rev),
+                None if dentry.under == Under::Nothing => return None,
+                None => return Some(self.revisions.base_of(dentry.rev)),
             }
         }
         None

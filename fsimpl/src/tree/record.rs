@@ -140,24 +140,13 @@ pub(crate) enum Under {
     Directory,
 }
 
-/// What a staged name holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Holds {
-    /// The very inode that was published there; or any, where nothing was.
-    #[default]
-    Own,
-    /// Nothing: the name is gone.
-    Nothing,
-    /// An inode that took the place of what was published there.
-    Other,
-}
-
 /// A staged name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dentry {
-    /// The inode; of a whiteout, the one that was published there if it has another name now, or 0.
+    /// The inode; 0 if the name is gone.
     pub(crate) ino: u64,
-    pub(crate) holds: Holds,
+    /// The name is gone.
+    pub(crate) white: bool,
     /// It is as published, and kept for its inode number or links alone.
     pub(crate) clean: bool,
     pub(crate) under: Under,
@@ -165,17 +154,25 @@ pub(crate) struct Dentry {
     pub(crate) rev: RevId,
     /// The tree's tick when the name last changed.
     pub(crate) stamp: u64,
+    /// The inode that is published there, wherever it is now; 0 if that was never staged.
+    pub(crate) published: u64,
 }
 
 impl Dentry {
     /// The inode, unless the name is gone.
     pub(crate) fn node(&self) -> Option<Ino> {
-        (!self.is_white()).then_some(Ino(self.ino))
+        (!self.white).then_some(Ino(self.ino))
     }
 
-    /// The name is gone.
-    pub(crate) fn is_white(&self) -> bool {
-        self.holds == Holds::Nothing
+    /// The inode that is published at this name, if it was staged.
+    pub(crate) fn home_of(&self) -> Option<Ino> {
+        let known = self.under != Under::Nothing && self.published != 0;
+        known.then_some(Ino(self.published))
+    }
+
+    /// It is the inode that is published there, changed or not.
+    pub(crate) fn is_own(&self) -> bool {
+        self.node().is_some() && self.home_of() == self.node()
     }
 }
 

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use formats::{Name, Row};
 
 use super::{
-    Dentry, Entries, Holds, InoMap, LowerNode, Names, Node, Origin, Record, RevId, Runtime, Tree,
-    Under, group_of, mtime_of,
+    Dentry, Entries, InoMap, LowerNode, Names, Node, Origin, Record, RevId, Runtime, Tree, Under,
+    group_of, mtime_of,
 };
 use crate::error::{FsError, Result};
 use crate::journal::{Batch, Journal, inode_key, name_key};
+use crate::lower::Revisions;
 use crate::types::{Ino, Time};
 
 /// See the module's head.
@@ -35,7 +36,7 @@ enum Undo {
     Detached(Ino),
     Dentry(Ino, Name, Option<Dentry>),
     Names(Ino, Names),
-    Head(RevId),
+    Head(Box<Revisions>),
 }
 
 /// What a committed change leaves to do: inodes without names.
@@ -103,10 +104,15 @@ impl<'a> Txn<'a> {
         Ok(&mut node.ok_or(FsError::Stale(ino.0))?.rec)
     }
 
-    /// Unstaged paths follow another revision from now on.
-    pub(crate) fn set_head(&mut self, head: RevId) {
-        self.undo.push(Undo::Head(self.tree.revisions.head));
-        self.tree.revisions.head = head;
+    /// Unstaged paths follow another revision from now on; one that a commit of ours made of the
+    /// former, where `ours` says so.
+    pub(crate) fn set_head(&mut self, head: RevId, ours: bool) {
+        let revisions = &mut self.tree.revisions;
+        self.undo.push(Undo::Head(Box::new(revisions.clone())));
+        if ours {
+            revisions.followed_by_ours(revisions.head, head);
+        }
+        revisions.head = head;
     }
 
     /// Takes a name from a staged inode and leaves nothing behind: what is published shows.
@@ -168,60 +174,56 @@ impl<'a> Txn<'a> {
 
     /// Gives a name to a staged inode. Whatever had it is gone already.
     pub(crate) fn occupy(&mut self, parent: Ino, name: &Name, ino: Ino) -> Result<()> {
-        let (under, rev) = self.what_was(parent, name)?;
-        let before = self.tree.dentry(parent, name);
-        let is_back = before.is_some_and(|dentry| dentry.ino == ino.0);
         let dentry = Dentry {
             ino: ino.0,
-            holds: match under {
-                Under::File | Under::Directory if !is_back => Holds::Other,
-                _ => Holds::Own,
-            },
-            clean: false,
-            under,
-            rev,
-            stamp: self.tree.tick,
+            ..self.gone(parent, name)?
+        };
+        let dentry = Dentry {
+            white: false,
+            ..dentry
         };
         self.set_dentry(parent, name, Some(dentry))?;
         self.tree.forget_salted(parent, name);
         self.change_names(ino, |names| names.add(parent, name.clone()))
     }
 
-    /// Takes a name away, from a staged inode or from an unstaged one. `elsewhere` is the inode, if
-    /// it has another name from now on.
-    pub(crate) fn vacate(
-        &mut self,
-        parent: Ino,
-        name: &Name,
-        elsewhere: Option<Ino>,
-    ) -> Result<()> {
+    /// Takes a name away, from a staged inode or from an unstaged one.
+    pub(crate) fn vacate(&mut self, parent: Ino, name: &Name) -> Result<()> {
         let old = self.tree.dentry(parent, name);
-        let (under, rev) = self.what_was(parent, name)?;
-        let frozen = old.is_some_and(|d| !d.is_white() && self.tree.is_frozen(parent, name, &d));
-        let published = elsewhere.filter(|_| old.is_none_or(|d| d.holds == Holds::Own));
-        let white = (under != Under::Nothing || frozen).then(|| Dentry {
-            ino: published.map_or(0, |ino| ino.0),
-            holds: Holds::Nothing,
-            clean: false,
-            under,
-            rev,
-            stamp: self.tree.tick,
-        });
-        self.set_dentry(parent, name, white)?;
+        let white = self.gone(parent, name)?;
+        let frozen = old.is_some_and(|d| !d.white && self.tree.is_frozen(parent, name, &d));
+        let needed = white.under != Under::Nothing || frozen;
+        self.set_dentry(parent, name, needed.then_some(white))?;
         if let Some(ino) = old.and_then(|d| d.node()) {
             self.change_names(ino, |names| names.remove(parent, name))?;
         }
         Ok(())
     }
 
-    /// What was published at a name when it was first staged, and the revision.
-    fn what_was(&self, parent: Ino, name: &Name) -> Result<(Under, RevId)> {
+    /// A name as gone: what was published there when it was first staged, and in which revision.
+    fn gone(&self, parent: Ino, name: &Name) -> Result<Dentry> {
+        let gone = Dentry {
+            ino: 0,
+            white: true,
+            clean: false,
+            under: Under::Nothing,
+            rev: self.tree.revisions.head,
+            stamp: self.tree.tick,
+            published: 0,
+        };
         if let Some(dentry) = self.tree.dentry(parent, name) {
-            let rev = self.tree.staged_over(&dentry);
-            return Ok((dentry.under, rev));
+            return Ok(Dentry {
+                under: dentry.under,
+                rev: self.tree.staged_over(&dentry),
+                published: dentry.published,
+                ..gone
+            });
         }
         let row = self.tree.lower_row(parent, name)?;
-        Ok((under_of(row.as_ref()), self.tree.revisions.head))
+        Ok(Dentry {
+            under: under_of(row.as_ref()),
+            ..gone
+        })
     }
 
     /// Drops all whiteouts of a directory that goes.
@@ -278,11 +280,12 @@ impl<'a> Txn<'a> {
         for name in names {
             let dentry = Dentry {
                 ino: ino.0,
-                holds: Holds::Own,
+                white: false,
                 clean: false,
                 under,
                 rev: self.tree.revisions.head,
                 stamp: self.tree.tick,
+                published: ino.0,
             };
             self.set_dentry(parent, &name, Some(dentry))?;
             self.change_names(ino, |names| names.add(parent, name.clone()))?;
@@ -426,7 +429,7 @@ impl<'a> Txn<'a> {
                         lower.detached = None;
                     }
                 }
-                Undo::Head(before) => self.tree.revisions.head = before,
+                Undo::Head(before) => self.tree.revisions = *before,
                 Undo::Dentry(parent, name, before) => {
                     let node = self.tree.nodes.get_mut(&parent);
                     if let Some(entries) = node.and_then(|n| n.entries.as_mut()) {

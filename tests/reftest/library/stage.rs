@@ -89,13 +89,14 @@ impl World {
     }
 
     /// Freezes, publishes and retires, as the commit hook does.
-    pub fn commit(&self, path: &Path, writers: Writers) -> Answer {
+    pub fn commit(&self, paths: &[Path], writers: Writers) -> Answer {
         let stage = &self.running().stage;
         let writers = match writers {
             Writers::Skip => OpenFiles::Skip,
             Writers::Fail => OpenFiles::Fail,
         };
-        let frozen = match stage.freeze(&[repo_path(path)], writers, &()) {
+        let targets: Vec<RepoPath> = paths.iter().map(repo_path).collect();
+        let frozen = match stage.freeze(&targets, writers, &()) {
             Ok(frozen) => frozen,
             Err(FreezeError::NotFound(_)) => return Answer::Failed(refusal::NOT_FOUND),
             Err(FreezeError::OpenFiles(files)) => {

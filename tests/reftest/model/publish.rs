@@ -1,48 +1,57 @@
-//! What is published, and how a commit and an abort change it.
+//! What is published, and how a commit changes it.
 //!
 //! A published path remembers which inode it was: a directory that stands at a published path but
-//! is another one was replaced.
+//! is another one was replaced. A directory is one published path at a time: the place where it was
+//! published last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Entries, Id, Model, Published, ROOT, Stamp, Verdict};
 use crate::reftest::ops::{Answer, Path, Writers, refusal};
 
-/// Why a commit is refused or left out.
-enum No {
-    Refused(i32),
-    LeaveOut,
+/// What the directories had that were published, and are no more, while they stand elsewhere.
+pub(super) type Saved = BTreeMap<Id, BTreeMap<Vec<u8>, Published>>;
+
+/// What a commit is to publish.
+struct Plan {
+    targets: Vec<Path>,
+    /// Directories above them that are not published.
+    bare: BTreeSet<Path>,
+    /// Files that are left out because they are being written.
+    writing: BTreeSet<Id>,
 }
 
 impl Model {
-    pub(super) fn commit(&mut self, target: &Path, writers: Writers, clean: bool) -> Verdict {
+    pub(super) fn commit(&mut self, targets: &[Path], writers: Writers, clean: bool) -> Verdict {
         self.clean = clean;
-        let (bare, kept) = match self.may_commit(target, writers) {
+        let plan = match self.plan(targets, writers) {
             Ok(plan) => plan,
-            Err(No::LeaveOut) => return Verdict::LeaveOut,
-            Err(No::Refused(why)) => return Verdict::Answer(Answer::Failed(why)),
+            Err(why) => return Verdict::Answer(Answer::Failed(why)),
         };
-        for path in bare {
-            let id = self.lookup(&path).unwrap();
-            self.publish(&path, id, false);
-            self.published.get_mut(&path).unwrap().face.stamp = Stamp::Any;
-        }
-        let staged = self.lookup(target).ok();
-        let mut news = Vec::new();
-        if let Some(id) = staged {
-            self.walk(id, target, &mut |path, id| news.push((path.clone(), id)));
-        }
+        let instead = self.instead(&plan);
         let before = std::mem::take(&mut self.published);
-        let (gone, stay): (BTreeMap<_, _>, BTreeMap<_, _>) = before
-            .into_iter()
-            .partition(|(path, _)| path.is_within(target) && !kept.contains(path));
-        self.published = stay;
-        for (path, id) in news {
-            if !kept.contains(&path) {
-                self.publish(&path, id, gone.contains_key(&path));
+        let is_target = |path: &Path| plan.targets.iter().any(|target| path.is_within(target));
+        let stays = before.iter().filter(|(path, _)| !is_target(path));
+        self.published = stays.map(|(path, p)| (path.clone(), p.clone())).collect();
+        for path in &plan.bare {
+            let id = self.lookup(path).unwrap();
+            self.publish(path, id, false);
+            self.published.get_mut(path).unwrap().face.stamp = Stamp::Any;
+        }
+        let mut news = Vec::new();
+        for target in &plan.targets {
+            if let Ok(id) = self.lookup(target) {
+                self.walk(id, target, &mut |path, id| news.push((path.clone(), id)));
             }
         }
-        self.clean = *target == Path::root() && kept.is_empty();
+        for (path, id) in news {
+            if !plan.writing.contains(&id) {
+                self.publish(&path, id, before.contains_key(&path));
+            }
+        }
+        self.published.extend(instead);
+        self.settle_places(&before);
+        self.clean = plan.targets == [Path::root()] && plan.writing.is_empty();
         Verdict::Answer(Answer::Done)
     }
 
@@ -59,99 +68,143 @@ impl Model {
         self.published.insert(path.clone(), Published { id, face });
     }
 
-    /// The unpublished directories above, and the files left out because they are being written.
-    fn may_commit(&self, target: &Path, writers: Writers) -> Result<(Vec<Path>, Vec<Path>), No> {
-        if self.lookup(target).is_err() && !self.published.contains_key(target) {
-            return Err(match self.ancestors(target) {
-                // two reasons to refuse
-                Err(No::Refused(_)) => No::LeaveOut,
-                _ => No::Refused(refusal::NOT_FOUND),
-            });
-        }
-        if self.has_parted(target) {
-            return Err(No::LeaveOut);
-        }
-        let bare = self.ancestors(target);
-        let mut writing = Vec::new();
-        if let Ok(id) = self.lookup(target) {
-            self.walk(id, target, &mut |path, id| {
-                let open = self.handles.iter().flatten();
-                if open.into_iter().any(|h| h.id == id && h.write) {
-                    writing.push((path.clone(), id));
-                }
-            });
-        }
-        match (bare, writers) {
-            (Ok(bare), _) if writing.is_empty() => Ok((bare, Vec::new())),
-            (Ok(_), Writers::Fail) => Err(No::Refused(refusal::OPEN_FILES)),
-            (Ok(bare), Writers::Skip) if writing.iter().all(|(p, id)| self.plain(p, *id)) => {
-                Ok((bare, writing.into_iter().map(|(path, _)| path).collect()))
+    /// What is to be published, or why not.
+    fn plan(&self, targets: &[Path], writers: Writers) -> Result<Plan, i32> {
+        let mut targets = targets.to_vec();
+        targets.sort();
+        targets.dedup();
+        let mut writing = BTreeSet::new();
+        for target in &targets {
+            if let Ok(id) = self.lookup(target) {
+                self.walk(id, target, &mut |_, id| {
+                    let mut open = self.handles.iter().flatten();
+                    writing.extend(open.find(|h| h.id == id && h.write).map(|_| id));
+                });
             }
-            (Err(no), _) if writing.is_empty() => Err(no),
-            // two reasons to refuse, or a file that is open and has moved as well
-            _ => Err(No::LeaveOut),
         }
-    }
-
-    /// True if a published directory was moved from below a path to where it is not published yet.
-    /// Its old place must not be published first: the new one then refers to what is gone, and is
-    /// taken for a conflict (a known gap).
-    fn has_parted(&self, target: &Path) -> bool {
-        let mut outside = Vec::new();
-        self.walk(ROOT, &Path::root(), &mut |path, id| {
-            if self.is_dir(id) && !path.is_within(target) {
-                let published = self.published.get(path);
-                outside.extend(published.is_none_or(|p| p.id != id).then_some(id));
+        if writers == Writers::Fail && !writing.is_empty() {
+            return Err(refusal::OPEN_FILES);
+        }
+        let mut bare = BTreeSet::new();
+        for target in &targets {
+            bare.extend(self.ancestors(target)?);
+            if self.lookup(target).is_err() && !self.published.contains_key(target) {
+                return Err(refusal::NOT_FOUND);
             }
-        });
-        let inside = self.published.iter().filter(|(at, _)| at.is_within(target));
-        let mut ids = inside.map(|(_, published)| published.id);
-        ids.any(|id| outside.contains(&id))
+        }
+        Ok(Plan {
+            targets,
+            bare,
+            writing,
+        })
     }
 
     /// The directories above that have to be published bare.
-    fn ancestors(&self, target: &Path) -> Result<Vec<Path>, No> {
+    fn ancestors(&self, target: &Path) -> Result<Vec<Path>, i32> {
         let mut bare = Vec::new();
         let mut at = Path::root();
         let names: Vec<&[u8]> = target.names().collect();
         for name in names.iter().take(names.len().saturating_sub(1)) {
             at = at.join(name);
-            let id = self.lookup(&at).map_err(|_| No::LeaveOut)?;
+            let id = self.lookup(&at).map_err(|_| refusal::NOT_FOUND)?;
             if !self.is_dir(id) {
-                return Err(No::LeaveOut);
+                return Err(refusal::NOT_FOUND);
             }
             match self.published.get(&at) {
                 Some(published) if published.id == id => {}
-                Some(_) => return Err(No::Refused(refusal::REPLACED_ANCESTOR)),
-                None if self.published.values().any(|p| p.id == id) => return Err(No::LeaveOut),
+                Some(_) => return Err(refusal::REPLACED_ANCESTOR),
                 None => bare.push(at.clone()),
             }
         }
         Ok(bare)
     }
 
-    /// True for a file that has one name, and is new or published at this very place, and in no
-    /// directory that was moved: there it may hide a published name, which then shows (a known gap).
-    fn plain(&self, path: &Path, id: Id) -> bool {
-        if self.inodes[&id].links != 1 {
-            return false;
-        }
-        let same = |path: &Path| {
-            let staged = self.lookup(path).ok();
-            self.published.get(path).map(|p| p.id) == staged
-        };
-        let elsewhere = |id: Id, place: &Path| {
-            let mut published = self.published.iter();
-            published.any(|(at, p)| p.id == id && at != place)
-        };
-        let mut above = path.clone();
-        while let Some(id) = self.lookup(&above).ok().filter(|id| *id != ROOT) {
-            if elsewhere(id, &above) {
-                return false;
+    /// What is published of the files that are left out: what was there, if their directory stands
+    /// where it was; what came along of the very file, if it moved.
+    fn instead(&self, plan: &Plan) -> BTreeMap<Path, Published> {
+        let mut instead = BTreeMap::new();
+        let is_target = |path: &Path| plan.targets.iter().any(|target| path.is_within(target));
+        self.walk(ROOT, &Path::root(), &mut |path, id| {
+            let Some((dir, name)) = path.split().filter(|_| is_target(path)) else {
+                return;
+            };
+            if !plan.writing.contains(&id) {
+                return;
             }
-            above = above.split().unwrap().0;
+            if self.stands(&dir) {
+                let there = self.published.iter().filter(|(at, _)| at.is_within(path));
+                instead.extend(there.map(|(at, published)| (at.clone(), published.clone())));
+                return;
+            }
+            let came = self.had(self.lookup(&dir).unwrap(), name);
+            let came = came.filter(|published| published.id == id);
+            instead.extend(came.map(|published| (path.clone(), published)));
+        });
+        // one that has another name now keeps the one that is published
+        self.walk(ROOT, &Path::root(), &mut |dir, id| {
+            if !self.is_dir(id) {
+                return;
+            }
+            for (name, published) in self.all_had(id) {
+                let path = dir.join(&name);
+                let gone = !self.inodes[&id].entries.contains_key(&name);
+                if gone && is_target(&path) && plan.writing.contains(&published.id) {
+                    instead.insert(path, published);
+                }
+            }
+        });
+        instead
+    }
+
+    /// True if a directory and all above it are published where they are.
+    fn stands(&self, dir: &Path) -> bool {
+        let here = self.lookup(dir).ok();
+        let published = self.published.get(dir).map(|p| p.id);
+        published == here && dir.split().is_none_or(|(above, _)| self.stands(&above))
+    }
+
+    fn had(&self, dir: Id, name: &[u8]) -> Option<Published> {
+        self.all_had(dir).remove(name)
+    }
+
+    /// What a directory had when it was last published.
+    fn all_had(&self, dir: Id) -> BTreeMap<Vec<u8>, Published> {
+        let place = self.published.iter().find(|(_, p)| p.id == dir);
+        match place {
+            Some((place, _)) => below(&self.published, place),
+            None => self.saved.get(&dir).cloned().unwrap_or_default(),
         }
-        !self.published.contains_key(path) || same(path) && same(&path.split().unwrap().0)
+    }
+
+    /// A directory is where it was published last, and remembers what it had where it is published
+    /// nowhere.
+    pub(super) fn settle_places(&mut self, before: &BTreeMap<Path, Published>) {
+        let mut stand = BTreeMap::new();
+        self.walk(ROOT, &Path::root(), &mut |path, id| {
+            stand.insert(id, path.clone());
+        });
+        let here = |id: &Id| self.published.get(stand.get(id)?).map(|p| p.id == *id);
+        let old: Vec<Path> = self
+            .published
+            .iter()
+            .filter(|(path, p)| {
+                p.face.is_dir() && stand.get(&p.id) != Some(path) && here(&p.id) == Some(true)
+            })
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in old {
+            self.published.get_mut(&path).unwrap().id = self.next;
+            self.next += 1;
+        }
+        for (path, published) in before.iter().filter(|(_, p)| p.face.is_dir()) {
+            if stand.contains_key(&published.id) {
+                let had = below(before, path);
+                self.saved.entry(published.id).or_insert(had);
+            }
+        }
+        let published: BTreeSet<Id> = self.published.values().map(|p| p.id).collect();
+        let kept = |id: &Id, _: &mut _| stand.contains_key(id) && !published.contains(id);
+        self.saved.retain(kept);
     }
 
     pub(super) fn abort(&mut self, target: &Path, clean: bool) -> Verdict {
@@ -159,6 +212,7 @@ impl Model {
         if !self.may_abort(target) {
             return Verdict::LeaveOut;
         }
+        let published = self.published.clone();
         let mut before = BTreeMap::new();
         if let Ok(id) = self.lookup(target) {
             self.walk(id, target, &mut |path, id| {
@@ -173,36 +227,34 @@ impl Model {
             .collect();
         self.clear(target);
         for path in back {
-            self.bring_back(&path, before.get(&path).copied());
+            self.bring_back(&path, &before);
         }
         if let Some((dir, _)) = target.split() {
             let dir = self.lookup(&dir).unwrap();
             self.face(dir).stamp = Stamp::Any;
         }
+        self.settle_places(&published);
         self.clean = *target == Path::root();
         Verdict::Answer(Answer::Done)
     }
 
-    /// False where it is not clear what comes back: files open, hard links, directories above that
-    /// are not the published ones.
+    /// False where it is not clear what comes back: files open there, hard links, directories above
+    /// that are not the published ones.
     fn may_abort(&self, target: &Path) -> bool {
         let staged = self.lookup(target).ok();
-        if self.handles.iter().any(Option::is_some)
-            || staged.is_none() && !self.published.contains_key(target)
-        {
+        if staged.is_none() && !self.published.contains_key(target) {
             return false;
         }
-        let mut linked = false;
+        let open = |id: Id| self.handles.iter().flatten().any(|h| h.id == id);
+        let mut unclear = false;
         if let Some(id) = staged {
             self.walk(id, target, &mut |_, id| {
-                linked |= !self.is_dir(id) && self.inodes[&id].links > 1;
+                unclear |= !self.is_dir(id) && (self.inodes[&id].links > 1 || open(id));
             });
         }
-        let above = target.split().is_none_or(|(dir, _)| {
-            let staged = self.lookup(&dir).ok();
-            staged.is_some() && self.published.get(&dir).map(|p| p.id) == staged
-        });
-        above && !linked
+        let mut published = self.published.iter();
+        unclear |= published.any(|(path, p)| path.is_within(target) && open(p.id));
+        !unclear && target.split().is_none_or(|(dir, _)| self.stands(&dir))
     }
 
     /// Takes everything at and below a path away; the root stays.
@@ -215,11 +267,15 @@ impl Model {
         self.entries(dir).remove(name);
     }
 
-    /// Lets a published path be seen again; as the inode it was, if it still stood there.
-    fn bring_back(&mut self, path: &Path, before: Option<Id>) {
+    /// Lets a published path be seen again; as the inode it was, if it still stood there, in a
+    /// directory that did.
+    fn bring_back(&mut self, path: &Path, before: &BTreeMap<Path, Id>) {
         let published = self.published[path].clone();
-        let id = match before {
-            Some(id) if id == published.id => id,
+        let above = path.split().map(|(dir, _)| dir);
+        let stays = above.as_ref().and_then(|dir| before.get(dir));
+        let stays = stays.is_none_or(|id| self.lookup(above.as_ref().unwrap()) == Ok(*id));
+        let id = match before.get(path) {
+            Some(id) if *id == published.id && stays => *id,
             _ => self.fresh(published.face.clone()),
         };
         *self.face(id) = published.face;
@@ -231,4 +287,13 @@ impl Model {
         }
         self.published.get_mut(path).unwrap().id = id;
     }
+}
+
+/// What is directly in a published directory.
+fn below(published: &BTreeMap<Path, Published>, dir: &Path) -> BTreeMap<Vec<u8>, Published> {
+    let inner = published.iter().filter_map(|(path, published)| {
+        let (above, name) = path.split()?;
+        (above == *dir).then(|| (name.to_vec(), published.clone()))
+    });
+    inner.collect()
 }

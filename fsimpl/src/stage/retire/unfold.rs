@@ -8,7 +8,7 @@ use formats::{Name, RepoPath, Row};
 
 use super::Retiring;
 use crate::error::Result;
-use crate::tree::{Dentry, Holds, Origin, RevId, Tree, Txn, Under};
+use crate::tree::{Dentry, Origin, RevId, Tree, Txn, Under};
 use crate::types::Ino;
 
 impl Retiring<'_> {
@@ -93,7 +93,7 @@ impl Retiring<'_> {
     ) -> Result<()> {
         let path = place.join(name);
         let under = self.published_type(txn.tree, &path)?;
-        if dentry.is_white() && under == Under::Nothing {
+        if dentry.white && under == Under::Nothing {
             return txn.uncover(parent, name);
         }
         let ours = self.mark.names.contains_key(&(parent.0, name.clone()))
@@ -103,11 +103,7 @@ impl Retiring<'_> {
                 .iter()
                 .any(|target| target.is_within(&path));
         let rebased = Dentry {
-            holds: match (dentry.holds, under) {
-                (Holds::Nothing, _) => Holds::Nothing,
-                (_, Under::Nothing) => Holds::Own,
-                _ => Holds::Other,
-            },
+            published: 0,
             under,
             // what another publisher put there collides
             rev: match under {

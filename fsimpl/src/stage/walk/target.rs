@@ -46,7 +46,7 @@ impl Walk<'_> {
         let path = path.join(&last);
         match self.tree.dentry(at, &last) {
             // what only the older place of a directory had
-            Some(dentry) if dentry.is_white() && !place.same => {
+            Some(dentry) if dentry.white && !place.same => {
                 Err(FreezeError::NotFound(target.clone()))
             }
             Some(dentry) => {
@@ -82,6 +82,7 @@ impl Walk<'_> {
             return Err(FreezeError::ReplacedAncestor(path.clone()));
         }
         let moved = origin != Some(&Origin::Empty);
+        let rev = self.tree.revisions.base_of(dentry.rev);
         let bare = Bare {
             path: path.clone(),
             moved,
@@ -102,14 +103,14 @@ impl Walk<'_> {
                 },
                 base: None,
                 same: Same::No,
-                rev: dentry.rev,
+                rev,
             });
         }
         Ok(Place {
             same: false,
             origin: None,
             base: None,
-            rev: dentry.rev,
+            rev,
         })
     }
 
