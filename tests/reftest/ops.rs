@@ -739,10 +739,17 @@ impl Draw<'_> {
             0..=3 => vec![Path::root()],
             4..=6 => vec![self.target()],
             _ => {
-                let mut paths: Vec<Path> = (0..3).map(|_| self.target()).collect();
-                // one within another is refused, or taken for said twice
-                paths.sort();
-                paths.dedup_by(|inner, outer| inner.is_within(outer));
+                let mut paths: Vec<Path> = Vec::new();
+                for _ in 0..3 {
+                    let path = self.target();
+                    // one within another is refused, or taken for said twice
+                    if !paths
+                        .iter()
+                        .any(|p| p.is_within(&path) || path.is_within(p))
+                    {
+                        paths.push(path);
+                    }
+                }
                 paths
             }
         }
