@@ -1,4 +1,5 @@
-//! The only place that looks at the clock, for libraries too: they are told the time.
+//! The only place that looks at the clock, for libraries too: they are told the time, and when
+//! the machine was started.
 //!
 //! What it says goes into files' times, revisions and signatures. Nothing waits by it: a clock that
 //! is set back, or forward, stops nobody. The failpoint `clock` (`return(SECONDS)`) sets it for
@@ -27,5 +28,20 @@ pub fn now() -> fsimpl::Time {
     fsimpl::Time {
         secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         nanos: since.subsec_nanos(),
+    }
+}
+
+/// Where Linux names the start of the machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What names this start of the machine: something else after each.
+#[must_use]
+pub fn boot_id() -> String {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!("clock::boot_id", |id| id.unwrap_or_default());
+    match std::fs::read_to_string(BOOT_ID) {
+        Ok(id) => id.trim().to_owned(),
+        // then each start of the program is taken for one of the machine: slow, and safe
+        Err(_) => format!("unknown, {:?}", SystemTime::now()),
     }
 }

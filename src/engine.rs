@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::api::{Request, Watch};
+use crate::api::{Progress, Request, Watch};
 use crate::config::Settings;
 use crate::hook;
 use crate::report::{Context, Failure, Kind, Result};
@@ -49,6 +49,14 @@ impl Drop for Scratch {
             tracing::debug!("cannot remove {}: {error}", self.0.display());
         }
     }
+}
+
+/// Nobody asks how far it has come.
+struct NotWatched;
+
+impl Watch for NotWatched {
+    fn progress(&self, _: Progress) {}
+    fn note(&self, _: &str) {}
 }
 
 /// What only a daemon has.
@@ -140,6 +148,15 @@ impl Engine {
     /// # Errors
     /// [`Kind::Usage`] if it is not registered; whatever stands in the way of its stage.
     pub fn repo(&self, name: &str) -> Result<Arc<Repo>> {
+        self.repo_watched(name, &NotWatched)
+    }
+
+    /// As [`Engine::repo`]; `watch` hears how far looking at its stage has come, where that takes
+    /// long.
+    ///
+    /// # Errors
+    /// As [`Engine::repo`].
+    pub fn repo_watched(&self, name: &str, watch: &dyn Watch) -> Result<Arc<Repo>> {
         if let Some(repo) = self.repos.read().get(name) {
             return Ok(Arc::clone(repo));
         }
@@ -150,8 +167,15 @@ impl Engine {
         #[cfg(feature = "failpoints")]
         fail::fail_point!("engine::open");
         let published = self.published(name)?;
-        let repo = Repo::open(published, &self.state, &self.settings, self.sealer()?)
-            .map_err(|f| f.while_doing(format!("cannot open {name}")))?;
+        let sealing = Sealing::new(watch);
+        let repo = Repo::open(
+            published,
+            &self.state,
+            &self.settings,
+            self.sealer()?,
+            &sealing,
+        )
+        .map_err(|f| f.while_doing(format!("cannot open {name}")))?;
         let repo = Arc::new(repo);
         if let Err(failure) = hook::resume(&repo) {
             // the stage stays frozen as it is; the next commit tries again

@@ -61,6 +61,16 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
         OpenFiles::Skip => fsimpl::OpenFiles::Skip,
         OpenFiles::Fail => fsimpl::OpenFiles::Fail,
     };
+    if args.accept_unsynced {
+        let accepted = repo.stage.accept_doubtful(&targets)?;
+        if accepted > 0 {
+            tracing::warn!(
+                repo = args.repo,
+                accepted,
+                "files in doubt are taken as they are"
+            );
+        }
+    }
     let frozen = repo
         .stage
         .freeze(&targets, open_files, &Sealing::new(watch))?;
@@ -128,6 +138,7 @@ fn publish(
         message: args.message.clone(),
         allow_empty: args.allow_empty,
         on_conflict,
+        boot_id: clock::boot_id(),
         clock: std::sync::Arc::new(clock::wall),
     };
     let publisher = &repo.published.publisher;
@@ -153,7 +164,7 @@ fn publish(
 /// A commit that failed at its very last step may be visible all the same: the world is asked.
 fn after_failure(repo: &Repo, snapshot: u64, error: CommitError) -> Result<Box<Visible>> {
     let publisher = &repo.published.publisher;
-    match commit::resume(&repo.txn_dir, publisher, clock::wall()) {
+    match commit::resume(&repo.txn_dir, publisher, clock::wall(), &clock::boot_id()) {
         Ok(Resumed::Done { visible, .. }) => {
             tracing::warn!("{}: the commit reported {error}, and is visible", repo.name());
             retire(repo, snapshot, &visible)?;
@@ -192,7 +203,7 @@ fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()> {
 pub fn resume(repo: &Repo) -> Result<()> {
     let publisher = &repo.published.publisher;
     let mut frozen = repo.stage.frozen();
-    match commit::resume(&repo.txn_dir, publisher, clock::wall())? {
+    match commit::resume(&repo.txn_dir, publisher, clock::wall(), &clock::boot_id())? {
         Resumed::None => {}
         Resumed::Done { snapshot, visible } => {
             let name = repo.name();
@@ -307,6 +318,7 @@ fn all_of(repo: String) -> api::Commit {
         wait_seconds: None,
         open_files: None,
         on_conflict: None,
+        accept_unsynced: false,
     }
 }
 

@@ -48,11 +48,7 @@ fn sandbox_like(folder: &Path) -> Sandbox {
         _ => "zlib",
     };
     sandbox.ok(["mkfs", REPO, "--hash", &hash, "--compression", compression]);
-    let conf = sandbox
-        .state()
-        .join("repositories")
-        .join(REPO)
-        .join("server.conf");
+    let conf = sandbox.server_conf();
     let mut text = fs::read_to_string(&conf).unwrap();
     for key in PARAMETERS {
         if let Some(value) = value(key) {
@@ -177,6 +173,44 @@ fn golden(name: &str) {
     sandbox.ok(["commit", REPO, "--tag", "v2.0", "-m", "second"]);
     compare(&folder, "v2", &sandbox);
     sandbox.check();
+}
+
+/// What was sealed before the parameters were what they are is sealed again: the official objects
+/// come out, whatever was staged under.
+#[test]
+fn parameters_that_change_while_files_are_staged() {
+    if skip_unless(can_mount(), "/dev/fuse")
+        || skip_unless(
+            is_root(),
+            "root (make-tree.sh sets owners and makes devices)",
+        )
+    {
+        return;
+    }
+    for (name, other) in [
+        ("uncompressed", "CVMFS_COMPRESSION_ALGORITHM=default"),
+        ("shake128", "CVMFS_HASH_ALGORITHM=rmd160"),
+        (
+            "sha1",
+            "CVMFS_MAX_CHUNK_SIZE=65536\nCVMFS_AVG_CHUNK_SIZE=32768\nCVMFS_MIN_CHUNK_SIZE=16384",
+        ),
+    ] {
+        let folder = golden::folder(name);
+        let mut sandbox = sandbox_like(&folder);
+        let conf = sandbox.server_conf();
+        let right = fs::read_to_string(&conf).unwrap();
+        fs::write(&conf, format!("{right}{other}\n")).unwrap();
+        golden::script("make-tree.sh", &sandbox.root());
+        sandbox.ok(["status", REPO, "--wait"]);
+        if name == "shake128" {
+            sandbox.unmount();
+            sandbox.mount();
+        }
+        fs::write(&conf, right).unwrap();
+        sandbox.ok(["commit", REPO, "--tag", "v1.0", "-m", "first"]);
+        compare(&folder, "v1", &sandbox);
+        sandbox.check();
+    }
 }
 
 macro_rules! golden_tests {

@@ -9,6 +9,7 @@ mod cli;
 mod clock;
 mod crash;
 mod damage;
+mod doubt;
 mod faults;
 mod golden;
 mod manager;

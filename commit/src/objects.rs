@@ -57,7 +57,7 @@ pub(crate) struct StoredObjects {
 }
 
 /// Every object that the change set's files need, once, and the change that needs it.
-fn needed(change_set: &ChangeSet) -> Result<Vec<(ObjectName, usize)>, ObjectsError> {
+pub(crate) fn needed(change_set: &ChangeSet) -> Result<Vec<(ObjectName, usize)>, ObjectsError> {
     let mut names = Vec::new();
     for (at, change) in change_set.changes.iter().enumerate() {
         let Op::Put { entry, .. } = &change.op else {
@@ -80,14 +80,14 @@ fn needed(change_set: &ChangeSet) -> Result<Vec<(ObjectName, usize)>, ObjectsErr
     Ok(names)
 }
 
-/// Brings the objects of `change_set` from `staged` into `storage`.
+/// Brings the objects that `change_set` needs, its `names`, from `staged` into `storage`.
 pub(crate) fn store_all(
     change_set: &ChangeSet,
+    names: &[(ObjectName, usize)],
     staged: &dyn ObjectStore,
     storage: &dyn ObjectStore,
     progress: &dyn Progress,
 ) -> Result<StoredObjects, ObjectsError> {
-    let names = needed(change_set)?;
     let total = names.len() as u64;
     let next = AtomicUsize::new(0);
     let (new, reused, bytes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -160,6 +160,41 @@ fn store_one(
         Stored::New => Ok(Some(staged.stored_size(name)?.unwrap_or_default())),
         Stored::Present => Ok(None),
     }
+}
+
+/// After a commit that was not done: its objects are in the storage for the next one, which takes
+/// them as they are. `survived` says that the machine has not stopped since, so that a sync is enough;
+/// otherwise they are hashed again, and damaged ones removed.
+///
+/// # Errors
+/// When the storage cannot be synced, read or changed.
+pub(crate) fn settle(
+    names: &[ObjectName],
+    storage: &dyn ObjectStore,
+    survived: bool,
+) -> Result<(), StoreError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    if survived {
+        return storage.sync();
+    }
+    tracing::info!(
+        "hashing {} object(s) of a commit that the machine interrupted",
+        names.len()
+    );
+    for name in names {
+        match store::verify(storage, name) {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::warn!(%error, "damaged when the machine stopped; removed");
+                storage.delete(name)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Looks once more whether every object is there: a garbage collection may have come in between.

@@ -127,7 +127,12 @@ pub fn publish(
     if let Some(tag) = &request.tag {
         check_tag_name(tag)?;
     }
-    let txn = Txn::begin(txn_dir, publisher.name(), request.snapshot)?;
+    let txn = Txn::begin(
+        txn_dir,
+        publisher.name(),
+        request.snapshot,
+        &request.boot_id,
+    )?;
     let commit = Commit {
         request,
         publisher,
@@ -139,7 +144,7 @@ pub fn publish(
     match &outcome {
         Ok(Outcome::Visible(_)) => txn.drop_work()?,
         // after the last step failed, only the world knows
-        Ok(Outcome::Nothing) => txn.abandon()?,
+        Ok(Outcome::Nothing) => commit.abandon()?,
         Err(_) => commit.give_up()?,
     }
     outcome
@@ -210,8 +215,14 @@ impl Commit<'_> {
 
     fn store(&self, _params: &Params) -> Result<StoredObjects, CommitError> {
         let storage = self.publisher.storage().as_ref();
+        let names = objects::needed(&self.request.change_set)?;
+        if storage.local_dir().is_some() {
+            // they are not synced one by one: should the machine stop, they are not trusted
+            self.txn.note_objects(names.iter().map(|(name, _)| name))?;
+        }
         let stored = objects::store_all(
             &self.request.change_set,
+            &names,
             self.request.objects.as_ref(),
             storage,
             self.progress,
@@ -358,12 +369,23 @@ impl Commit<'_> {
         })
     }
 
+    /// Forgets a commit of which nothing is visible; its objects are left to the next one.
+    fn abandon(&self) -> Result<(), TxnError> {
+        let names = txn::noted_objects(self.txn.dir())?;
+        if let Err(error) = objects::settle(&names, self.publisher.storage().as_ref(), true) {
+            // the record stays, and the next commit tries again
+            tracing::warn!(%error, "the storage cannot be synced");
+            return Ok(());
+        }
+        self.txn.abandon()
+    }
+
     /// After a failure: forgets the commit if nothing can have become visible.
     fn give_up(&self) -> Result<(), TxnError> {
         match txn::find(self.txn.dir())?.map(|found| found.state) {
             // asked the world already, or cannot: a restart will ask again
             Some(State::Submitted { .. } | State::Visible { .. }) => self.txn.drop_work(),
-            _ => self.txn.abandon(),
+            _ => self.abandon(),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! TXN/state.json    the record below, replaced as a whole, synced
+//! TXN/objects       names of all objects that go into the storage, a line each, synced before they do
 //! TXN/work/         catalogs in the making; anything in it may go at any time
 //! ```
 //!
@@ -13,18 +14,21 @@
 //! | visible | retire the stage |
 //!
 //! Objects that were stored for a commit that was not done stay; they are found again by the next
-//! one. Nothing here talks to a repository.
+//! one, so they are synced, or hashed again, before the commit is forgotten. Nothing here talks to a
+//! repository.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use formats::object::ObjectName;
 use serde::{Deserialize, Serialize};
 
 use crate::publish::Visible;
 use crate::publisher::NewRevision;
 
 const STATE_FILE: &str = "state.json";
+const OBJECTS_FILE: &str = "objects";
 const WORK_DIR: &str = "work";
 /// Of the record; a newer one is refused.
 const FORMAT: u32 = 1;
@@ -94,6 +98,8 @@ struct Record {
     repo: String,
     /// The stage's id of the snapshot.
     snapshot: u64,
+    /// The start of the machine that it ran in.
+    boot: String,
     #[serde(flatten)]
     state: State,
 }
@@ -104,22 +110,29 @@ pub(crate) struct Txn {
     dir: PathBuf,
     repo: String,
     snapshot: u64,
+    boot: String,
 }
 
 impl Txn {
     /// Begins a commit in `dir`, which must hold none.
-    pub(crate) fn begin(dir: &Path, repo: &str, snapshot: u64) -> Result<Self, TxnError> {
+    pub(crate) fn begin(
+        dir: &Path,
+        repo: &str,
+        snapshot: u64,
+        boot: &str,
+    ) -> Result<Self, TxnError> {
         let state = dir.join(STATE_FILE);
         if state.exists() {
             return Err(TxnError::Unfinished { path: state });
         }
         let work = dir.join(WORK_DIR);
-        remove_dir(&work)?;
+        clear(dir)?;
         fs::create_dir_all(&work).map_err(io_error("create", &work))?;
         let txn = Self {
             dir: dir.to_path_buf(),
             repo: repo.to_owned(),
             snapshot,
+            boot: boot.to_owned(),
         };
         txn.set(State::Frozen)?;
         Ok(txn)
@@ -145,18 +158,36 @@ impl Txn {
             format: FORMAT,
             repo: self.repo.clone(),
             snapshot: self.snapshot,
+            boot: self.boot.clone(),
             state,
         };
         let text = serde_json::to_vec_pretty(&record).map_err(|source| TxnError::Damaged {
             path: path.clone(),
             source,
         })?;
+        self.replace(&path, &text)
+    }
+
+    /// Notes which objects are about to be stored; when this returns it survives power loss.
+    pub(crate) fn note_objects<'n>(
+        &self,
+        names: impl Iterator<Item = &'n ObjectName>,
+    ) -> Result<(), TxnError> {
+        let mut text = Vec::new();
+        for name in names {
+            text.extend_from_slice(name.to_string().as_bytes());
+            text.push(b'\n');
+        }
+        self.replace(&self.dir.join(OBJECTS_FILE), &text)
+    }
+
+    fn replace(&self, path: &Path, text: &[u8]) -> Result<(), TxnError> {
         let file = tempfile::NamedTempFile::new_in(&self.dir);
         let mut file = file.map_err(io_error("write in", &self.dir))?;
-        io::Write::write_all(&mut file, &text).map_err(io_error("write", &path))?;
-        file.as_file().sync_all().map_err(io_error("sync", &path))?;
-        file.persist(&path)
-            .map_err(|failed| io_error("write", &path)(failed.error))?;
+        io::Write::write_all(&mut file, text).map_err(io_error("write", path))?;
+        file.as_file().sync_all().map_err(io_error("sync", path))?;
+        file.persist(path)
+            .map_err(|failed| io_error("write", path)(failed.error))?;
         sync_dir(&self.dir)
     }
 
@@ -175,7 +206,20 @@ impl Txn {
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) snapshot: u64,
+    pub(crate) boot: String,
     pub(crate) state: State,
+}
+
+/// The objects that an interrupted commit stored or was about to store.
+pub(crate) fn noted_objects(dir: &Path) -> Result<Vec<ObjectName>, TxnError> {
+    let path = dir.join(OBJECTS_FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(io_error("read", &path)(source)),
+    };
+    // it was synced before it got its name, so a line that is no name is none of ours
+    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
 /// Reads what an earlier commit left in `dir`.
@@ -204,6 +248,7 @@ pub(crate) fn find(dir: &Path) -> Result<Option<Found>, TxnError> {
     let record: Record = serde_json::from_slice(&text).map_err(damaged)?;
     Ok(Some(Found {
         snapshot: record.snapshot,
+        boot: record.boot,
         state: record.state,
     }))
 }
@@ -214,12 +259,16 @@ pub(crate) fn find(dir: &Path) -> Result<Option<Found>, TxnError> {
 /// When the record cannot be removed.
 pub fn clear(dir: &Path) -> Result<(), TxnError> {
     remove_dir(&dir.join(WORK_DIR))?;
-    let state = dir.join(STATE_FILE);
-    match fs::remove_file(&state) {
-        Ok(()) => sync_dir(dir),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(io_error("remove", &state)(source)),
+    // in this order: a record without its list would be believed to have stored nothing
+    for file in [STATE_FILE, OBJECTS_FILE] {
+        let path = dir.join(file);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_dir(dir)?,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(io_error("remove", &path)(source)),
+        }
     }
+    Ok(())
 }
 
 fn remove_dir(dir: &Path) -> Result<(), TxnError> {

@@ -10,7 +10,7 @@ use store::{FaultyStore, ObjectStore};
 
 use crate::support::changes::path;
 use crate::support::checked::assert_checks;
-use crate::support::repo::Repo;
+use crate::support::repo::{BOOT, Repo};
 
 const OPS: [Op; 9] = [
     Op::Look,
@@ -71,7 +71,7 @@ fn attempt(op: Op, nth: u64, fault: Fault) -> bool {
     storage.heal();
     let what = format!("{op:?} {nth} {fault:?}: {outcome:?}");
     assert_checks(&repo);
-    let resumed = commit::resume(&repo.txn_dir(), &publisher, repo.now()).unwrap();
+    let resumed = commit::resume(&repo.txn_dir(), &publisher, repo.now(), BOOT).unwrap();
     let published = match &outcome {
         Ok(Outcome::Visible(_)) => true,
         Ok(Outcome::Nothing) => panic!("{what}"),

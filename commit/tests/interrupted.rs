@@ -10,7 +10,7 @@ use store::Revision;
 
 use crate::support::changes::path;
 use crate::support::checked::assert_checks;
-use crate::support::repo::Repo;
+use crate::support::repo::{BOOT, Repo};
 
 /// Every step of a commit in order, and whether the revision is visible after it.
 const STEPS: [(&str, bool); 9] = [
@@ -70,7 +70,7 @@ fn finish(repo: &Repo, set: &ChangeSet, visible: bool) {
     let publisher = repo.reopened();
     assert_checks(repo);
     assert_eq!(is_new(&head(repo)), visible);
-    match commit::resume(&repo.txn_dir(), &publisher, repo.now()).unwrap() {
+    match commit::resume(&repo.txn_dir(), &publisher, repo.now(), BOOT).unwrap() {
         Resumed::Done {
             snapshot,
             visible: found,
@@ -173,7 +173,7 @@ fn an_error_at_each_step_leaves_nothing_or_everything() {
             Ok(Outcome::Nothing) => panic!("{step}"),
             Err(_) => {}
         }
-        let resumed = commit::resume(&repo.txn_dir(), &repo.reopened(), repo.now()).unwrap();
+        let resumed = commit::resume(&repo.txn_dir(), &repo.reopened(), repo.now(), BOOT).unwrap();
         match resumed {
             Resumed::Done { .. } => assert!(visible, "{step}"),
             Resumed::None | Resumed::NotDone { .. } => assert!(!visible, "{step}"),
@@ -212,6 +212,61 @@ fn a_commit_that_somebody_built_upon_was_done() {
         commit::publish(&request, &repo.reopened(), elsewhere.path(), &NoProgress).unwrap();
         commit::txn::clear(elsewhere.path()).unwrap();
     }
-    let resumed = commit::resume(&repo.txn_dir(), &repo.reopened(), repo.now()).unwrap();
+    let resumed = commit::resume(&repo.txn_dir(), &repo.reopened(), repo.now(), BOOT).unwrap();
     assert!(matches!(resumed, Resumed::Done { .. }), "{resumed:?}");
+}
+
+/// The data objects that the interrupted commit stored, in the storage.
+fn stored(repo: &Repo, set: &ChangeSet) -> Vec<std::path::PathBuf> {
+    let storage = repo.publisher.storage().local_dir().unwrap().to_owned();
+    let files = set.changes.iter().filter_map(|change| match &change.op {
+        formats::Op::Put { entry, .. } => entry.regular().cloned(),
+        formats::Op::Remove => None,
+    });
+    files
+        .flat_map(|file| file.content.objects().collect::<Vec<_>>())
+        .map(|object| storage.join(object.storage_path()))
+        .collect()
+}
+
+#[test]
+fn objects_that_a_power_loss_damaged_are_not_taken_for_stored() {
+    let _alone = crate::alone();
+    for step in ["commit::stored", "commit::leased", "commit::catalogs"] {
+        let repo = begun();
+        let set = changes(&repo);
+        let request = repo.request(set.clone());
+        repo.later();
+        let scenario = FailScenario::setup();
+        fail::cfg(step, "panic").unwrap();
+        let crashed = catch_unwind(AssertUnwindSafe(|| {
+            commit::publish(&request, &repo.publisher, &repo.txn_dir(), &NoProgress)
+        }));
+        scenario.teardown();
+        assert!(crashed.is_err());
+        let objects = stored(&repo, &set);
+        assert_eq!(objects.len(), 2);
+        for (at, object) in objects.iter().enumerate() {
+            let length = std::fs::metadata(object).unwrap().len();
+            let left = if at == 0 { 0 } else { length };
+            std::fs::write(object, vec![0; usize::try_from(left).unwrap()]).unwrap();
+        }
+        let publisher = repo.reopened();
+        let resumed = commit::resume(&repo.txn_dir(), &publisher, repo.now(), "another boot");
+        assert!(matches!(resumed.unwrap(), Resumed::NotDone { .. }));
+        repo.later();
+        let again = commit::publish(&request, &publisher, &repo.txn_dir(), &NoProgress);
+        assert!(matches!(again.unwrap(), Outcome::Visible(_)));
+        commit::txn::clear(&repo.txn_dir()).unwrap();
+        assert!(is_new(&head(&repo)));
+        assert_checks(&repo);
+        for object in stored(&repo, &set) {
+            assert_ne!(std::fs::metadata(object).unwrap().len(), 0, "{step}");
+        }
+        assert_eq!(
+            std::fs::read_dir(repo.txn_dir()).unwrap().count(),
+            0,
+            "nothing is left of it"
+        );
+    }
 }

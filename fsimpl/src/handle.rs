@@ -92,6 +92,30 @@ pub(crate) struct OpenState {
     pub(crate) size: u64,
     pub(crate) mtime: Time,
     pub(crate) ctime: Time,
+    pub(crate) syncs: Syncs,
+}
+
+/// What of an open file would survive a power loss.
+#[derive(Default)]
+pub(crate) struct Syncs {
+    /// Counts changes of the bytes.
+    pub(crate) version: u64,
+    /// The version that was synced last.
+    pub(crate) synced: Option<u64>,
+    /// The journal vouches for the bytes as they are: it must take that back before they change.
+    pub(crate) vouched: bool,
+    /// It was made to take it back once: a log or a database, which is not vouched for again before
+    /// it is closed, for that would cost a sync at each turn.
+    pub(crate) is_log: bool,
+    /// The backing file's name was synced.
+    pub(crate) named: bool,
+}
+
+impl OpenState {
+    /// The journal knows that the bytes are about to change.
+    pub(crate) fn is_told(&self) -> bool {
+        self.dirty && !self.mtime_set && !self.syncs.vouched
+    }
 }
 
 impl OpenInode {

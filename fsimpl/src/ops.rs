@@ -10,6 +10,7 @@ mod names;
 mod range;
 mod readdir;
 mod rename;
+mod sync;
 mod write;
 mod xattr;
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use formats::PathHash;
 use formats::chunk::ChunkSizes;
 use formats::hash::Algorithm;
 use formats::object::{Compression, Content};
@@ -62,18 +63,27 @@ pub struct SealParams {
 }
 
 impl SealParams {
-    /// Everything that decides what objects come of a content, for [`RawHash`].
-    fn tag(&self) -> String {
-        let sizes = self.chunking.map(|s| (s.min(), s.avg(), s.max()));
-        format!(
-            "{:?}",
-            (
-                self.algorithm.name(),
-                self.compression,
-                sizes,
-                self.bulk_chunks
-            )
-        )
+    /// Everything that decides what objects come of a content of `size` bytes, as text that stays
+    /// the same from version to version: parameters of chunks say nothing of a file that is too
+    /// small to be cut.
+    fn tag(&self, size: u64) -> String {
+        let compression = match self.compression {
+            Compression::None => "none",
+            Compression::Zlib => "zlib",
+        };
+        let mut tag = format!("{} {compression}", self.algorithm.name());
+        if let Some(sizes) = self.chunking.filter(|sizes| sizes.may_cut(size)) {
+            let (min, avg, max) = (sizes.min(), sizes.avg(), sizes.max());
+            let bulk = if self.bulk_chunks { " bulk" } else { "" };
+            tag.push_str(&format!(" {min}-{avg}-{max}{bulk}"));
+        }
+        tag
+    }
+
+    /// Tells apart, over restarts too, parameters that would make something else of a file of
+    /// `size` bytes.
+    pub(crate) fn fingerprint(&self, size: u64) -> u64 {
+        PathHash::of(self.tag(size).as_bytes()).0.cast_unsigned()
     }
 }
 

@@ -17,7 +17,9 @@ mod known;
 mod mark;
 mod notify;
 mod open;
+mod params;
 mod pins;
+mod recover;
 mod refresh;
 mod retire;
 mod sealing;
@@ -47,6 +49,7 @@ use feed::Feed;
 use known::KnownContent;
 use notify::Notices;
 use pins::Pins;
+use sealing::Seals;
 
 /// How a repository's files are published, as far as staging must know.
 #[derive(Clone)]
@@ -80,6 +83,9 @@ pub struct StageConfig {
     pub quota_bytes: Option<u64>,
     /// Decompressed published content that is kept, in bytes.
     pub content_cache_bytes: u64,
+    /// Names this start of the machine: whatever changes with each of them. What was not synced
+    /// before an earlier one is not trusted.
+    pub boot_id: String,
 }
 
 /// What a freeze does with files that are open for writing.
@@ -145,15 +151,18 @@ pub struct Frozen {
     pub skipped: Vec<OpenFile>,
 }
 
-/// How a freeze or a wait gets on: files to seal, bytes to seal.
+/// How a freeze, a wait or an opening gets on.
 pub trait Progress: Send + Sync {
-    /// So much is left.
+    /// So many files and bytes are left to seal.
     fn unsealed(&self, files: u64, bytes: u64);
+    /// After the machine had stopped: so many of so many objects were hashed again.
+    fn rehashed(&self, done: u64, total: u64);
 }
 
 /// Says nothing.
 impl Progress for () {
     fn unsealed(&self, _files: u64, _bytes: u64) {}
+    fn rehashed(&self, _done: u64, _total: u64) {}
 }
 
 /// What is staged, in figures. Paths equal to the base count nowhere.
@@ -175,7 +184,7 @@ pub struct StageSummary {
     pub unsealed_bytes: u64,
     /// Files open for writing.
     pub open_files: Vec<OpenFile>,
-    /// Files that could not be sealed.
+    /// Files that could not be sealed, or that lost bytes when the machine stopped.
     pub errors: Vec<SealFailure>,
 }
 
@@ -230,6 +239,10 @@ pub enum FreezeError {
     /// Files could not be sealed.
     #[error("{} file(s) could not be sealed, the first is {}", .0.len(), .0.first().map_or_else(RepoPath::root, |f| f.path.clone()))]
     Unsealed(Vec<SealFailure>),
+    /// The machine stopped before the bytes of files were on disk, and nobody has written them again
+    /// or accepted what is left of them.
+    #[error("{} file(s) may have lost bytes when the machine stopped, the first is {}", .0.len(), .0.first().map_or_else(RepoPath::root, |f| f.path.clone()))]
+    Doubtful(Vec<SealFailure>),
     /// A directory above a target was replaced: publishing the target alone would publish that, too.
     #[error("{0} replaces what is published there; commit {0} itself")]
     ReplacedAncestor(RepoPath),
@@ -267,11 +280,14 @@ pub struct Stage {
     pub(crate) open: OpenTable,
     pub(crate) feed: Feed,
     known: Arc<KnownContent>,
+    pub(crate) seals: Seals,
     pins: Pins,
     pub(crate) notices: Notices,
     staged_bytes: AtomicU64,
     /// One snapshot is made at a time.
     freezing: Mutex<()>,
+    /// The parameters of the snapshot that is being made: all its files are sealed by them.
+    held_params: Mutex<Option<StageParams>>,
 }
 
 impl Stage {
@@ -323,6 +339,7 @@ impl Stage {
     /// When the system reports that something was lost.
     pub fn sync(&self) -> Result<(), FsError> {
         self.backing.sync_all()?;
+        self.sync_sealed()?;
         Ok(self.journal.sync()?)
     }
 

@@ -31,7 +31,7 @@ use crate::stage::FrozenMark;
 use crate::types::Ino;
 
 pub(crate) use record::{
-    Body, Data, Dentry, Dir, File, Names, Origin, Record, RevId, SealedData, Under, mtime_of,
+    Body, Data, Dentry, Dir, File, Names, Origin, Raw, Record, RevId, SealedData, Under, mtime_of,
     rdev_of, time_of, type_of,
 };
 pub(crate) use restore::restore;

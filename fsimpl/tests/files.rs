@@ -1,8 +1,9 @@
 //! Files: bytes, attributes, sealing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use formats::Op;
+use formats::{Hash, Op};
 use fsimpl::{
     Caller, Fallocate, FsError, Handle, OpenFlags, Seek, SetAttr, SetTime, Time, XattrMode,
 };
@@ -10,11 +11,15 @@ use fsimpl::{
 use crate::support::{Bench, NOBODY, Published, ROOT, dir, file};
 
 fn small() -> Bench {
-    Bench::new(Published::new(vec![
+    Bench::new(few())
+}
+
+fn few() -> (Arc<Published>, Hash) {
+    Published::new(vec![
         ("/d", (dir(0o755), Vec::new())),
         ("/d/f", file(b"published content")),
         ("/d/g", file(b"other")),
-    ]))
+    ])
 }
 
 fn contents(bench: &Bench, path: &str) -> Option<formats::Content> {
@@ -253,7 +258,7 @@ fn extended_attributes() {
 
 #[test]
 fn ranges() {
-    let bench = small();
+    let bench = Bench::on_disk(few());
     let handle = bench.create("/d/new").unwrap();
     let fs = &bench.fs;
     fs.write(&ROOT, handle, 0, &[7; 256 << 10]).unwrap();

@@ -131,6 +131,9 @@ pub struct Commit {
     /// What to do about collisions.
     #[serde(default)]
     pub on_conflict: Option<OnConflict>,
+    /// Take files as they are that may have lost bytes when the machine stopped.
+    #[serde(default)]
+    pub accept_unsynced: bool,
 }
 
 /// `tag-add`

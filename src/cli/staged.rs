@@ -98,6 +98,10 @@ pub struct Commit {
     /// When a newer revision changed the same paths [default: fail]
     #[arg(long, value_name = "HOW")]
     pub on_conflict: Option<OnConflict>,
+    /// Publish files as they are that were not on disk when the machine stopped: bytes of them may
+    /// be missing or zero; `prepub status` names them
+    #[arg(long)]
+    pub accept_unsynced: bool,
     /// Output.
     #[command(flatten)]
     pub json: Json,

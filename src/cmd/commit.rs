@@ -30,6 +30,7 @@ pub fn run(context: &Context, args: Commit) -> Result<ExitCode> {
         wait_seconds: args.wait,
         open_files: args.open_files,
         on_conflict: args.on_conflict,
+        accept_unsynced: args.accept_unsynced,
     });
     if args.dry_run {
         let would: reply::Diff = context.ask(&request)?;

@@ -133,7 +133,7 @@ pub fn open_all(engine: &Engine, watch: &dyn Watch) -> Result<Arc<Fs>> {
             total: names.len() as u64,
             unit: Unit::Repositories,
         };
-        match while_telling(watch, progress, || engine.repo(name)) {
+        match while_telling(watch, progress, || engine.repo_watched(name, watch)) {
             Ok(repo) => fs
                 .add_repository(Arc::clone(&repo.stage))
                 .context(format_args!("cannot show {name}"))?,

@@ -45,6 +45,15 @@ impl fsimpl::Progress for Sealing<'_> {
             unit: Unit::Files,
         });
     }
+
+    fn rehashed(&self, done: u64, total: u64) {
+        self.watch.progress(Progress {
+            step: Step::Recover,
+            done,
+            total,
+            unit: Unit::Objects,
+        });
+    }
 }
 
 impl Engine {

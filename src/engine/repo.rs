@@ -97,6 +97,7 @@ impl Repo {
         state: &State,
         settings: &Settings,
         sealer: Arc<Sealer>,
+        progress: &dyn fsimpl::Progress,
     ) -> Result<Self> {
         let name = published.name.clone();
         let own = settings.repository(&name);
@@ -115,7 +116,7 @@ impl Repo {
             }
             Err(failure) => return Err(failure.clone()),
         };
-        let stage = Stage::open(StageConfig {
+        let config = StageConfig {
             dir,
             name: name.clone(),
             repository: Arc::clone(published.repository()),
@@ -126,7 +127,9 @@ impl Repo {
             settle: own.settle,
             quota_bytes: own.quota,
             content_cache_bytes: settings.file.stage.content_cache.0,
-        })?;
+            boot_id: clock::boot_id(),
+        };
+        let stage = Stage::open(config, progress)?;
         let txn_dir = state.txn(&name);
         std::fs::create_dir_all(&txn_dir)
             .context(format_args!("cannot make {}", txn_dir.display()))?;

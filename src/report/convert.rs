@@ -229,6 +229,12 @@ impl From<FreezeError> for Failure {
             )
             .paths(files.iter().map(|f| format!("{}: {}", f.path, f.reason)))
             .hint("write them again, or `prepub abort` their paths"),
+            FreezeError::Doubtful(files) => Self::new(
+                Kind::Damaged,
+                "files may have lost bytes when the machine stopped, and are not published like that",
+            )
+            .paths(files.iter().map(|f| format!("{}: {}", f.path, f.reason)))
+            .hint("write them again (truncated first), remove or `prepub abort` them; --accept-unsynced publishes what is left"),
             FreezeError::ReplacedAncestor(path) => Self::failed(format!(
                 "{path} replaced what was published there, so nothing below it can be published alone"
             ))

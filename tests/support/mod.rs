@@ -83,6 +83,12 @@ impl Sandbox {
         self.state().join("srv/cvmfs").join(REPO)
     }
 
+    /// The repository's parameters.
+    pub fn server_conf(&self) -> PathBuf {
+        let dir = self.state().join("repositories").join(REPO);
+        dir.join("server.conf")
+    }
+
     pub fn command<I, S>(&self, args: I) -> Command
     where
         I: IntoIterator<Item = S>,

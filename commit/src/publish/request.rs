@@ -31,6 +31,8 @@ pub struct Request {
     pub allow_empty: bool,
     /// What to do about paths that another publisher changed as well.
     pub on_conflict: OnConflict,
+    /// Names this start of the machine, for [`crate::resume`].
+    pub boot_id: String,
     /// What time it is.
     pub clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
 }

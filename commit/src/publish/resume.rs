@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::{CommitError, Visible};
-use crate::publisher::Publisher;
+use crate::objects;
+use crate::publisher::{Publisher, PublisherError};
 use crate::txn::{self, State};
 
 /// What became of a commit that was interrupted.
@@ -28,14 +29,17 @@ pub enum Resumed {
     },
 }
 
-/// Finds out what became of an interrupted commit.
+/// Finds out what became of an interrupted commit. `boot_id` names this start of the machine: objects
+/// that were stored before an earlier one are hashed again.
 ///
 /// # Errors
-/// When the record or, where it is not enough, the published head cannot be read.
+/// When the record or, where it is not enough, the published head cannot be read; when the storage
+/// cannot be.
 pub fn resume(
     txn_dir: &Path,
     publisher: &dyn Publisher,
     now: SystemTime,
+    boot_id: &str,
 ) -> Result<Resumed, CommitError> {
     let Some(found) = txn::find(txn_dir)? else {
         txn::clear(txn_dir)?;
@@ -52,6 +56,15 @@ pub fn resume(
     match visible {
         Some(visible) => Ok(Resumed::Done { snapshot, visible }),
         None => {
+            let names = txn::noted_objects(txn_dir)?;
+            let survived = found.boot == boot_id;
+            objects::settle(&names, publisher.storage().as_ref(), survived).map_err(|source| {
+                PublisherError::Storage {
+                    repo: publisher.name().to_owned(),
+                    what: "look through",
+                    source,
+                }
+            })?;
             txn::clear(txn_dir)?;
             Ok(Resumed::NotDone { snapshot })
         }

@@ -23,6 +23,9 @@ const BEGIN: u64 = 1_767_225_600;
 
 const NAME: &str = "test.example.org";
 
+/// The start of the machine in which tests run, unless they say that it was started anew.
+pub const BOOT: &str = "boot";
+
 /// Keys that all tests of this run share: making some takes a second.
 fn keys() -> &'static Path {
     static KEYS: LazyLock<TempDir> = LazyLock::new(|| {
@@ -164,6 +167,7 @@ impl Repo {
             message: String::new(),
             allow_empty: false,
             on_conflict: OnConflict::Fail,
+            boot_id: BOOT.to_owned(),
             clock: Arc::new(move || {
                 SystemTime::UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::Relaxed))
             }),

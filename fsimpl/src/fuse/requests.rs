@@ -45,8 +45,8 @@ const BACKGROUND_MAX: u16 = 64;
 /// Most bytes that one `copy_file_range` may report: its answer has 32 bits, and whole pages copy best.
 const COPY_BYTES_MAX: u64 = 0xffff_f000;
 
-/// Handles of files that were there before they were opened for writing: the first write may have
-/// to copy the whole file.
+/// Handles whose next write may take its time: that of a file which was there before it was opened
+/// may have to copy all of it, and one after an fsync has to sync the journal.
 #[derive(Default)]
 struct Cold {
     handles: Mutex<HashSet<u64>>,
@@ -55,8 +55,9 @@ struct Cold {
 
 impl Cold {
     fn insert(&self, handle: Handle) {
-        self.handles.lock().insert(handle.0);
-        self.count.fetch_add(1, Ordering::Release);
+        if self.handles.lock().insert(handle.0) {
+            self.count.fetch_add(1, Ordering::Release);
+        }
     }
 
     fn contains(&self, handle: Handle) -> bool {
@@ -170,8 +171,9 @@ impl Filesystem for Adapter {
             handle: fh.map(handle),
         };
         let (caller, number) = (caller(request, 0), ino(number));
-        // cutting a published file to a length copies that much of it
-        if size.is_some_and(|size| size > 0) {
+        // cutting a published file to a length copies that much of it, and the journal may have to
+        // take back that it vouched for the bytes
+        if size.is_some() {
             let fs = Arc::clone(&self.fs);
             return self.aside.run(move || {
                 answer_attr("setattr", fs.setattr(&caller, number, &set), reply);
@@ -302,15 +304,22 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: RawOpenFlags, reply: ReplyOpen) {
-        let flags = open_flags(flags.0);
-        match self.fs.open(&caller(request, 0), ino(number), flags) {
+        let (caller, number, flags) = (caller(request, 0), ino(number), open_flags(flags.0));
+        let (fs, cold) = (Arc::clone(&self.fs), Arc::clone(&self.cold));
+        let open = move || match fs.open(&caller, number, flags) {
             Ok(made) => {
                 if flags.write && !flags.truncate {
-                    self.cold.insert(made);
+                    cold.insert(made);
                 }
                 reply.opened(FileHandle(made.0), opened(flags));
             }
             Err(error) => reply.error(errno("open", &error)),
+        };
+        // as a cut is
+        if flags.write && flags.truncate {
+            self.aside.run(open);
+        } else {
+            open();
         }
     }
 
@@ -419,9 +428,12 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, data_only: bool, reply: ReplyEmpty) {
-        let (fs, file) = (Arc::clone(&self.fs), handle(fh));
-        self.aside
-            .run(move || answer("fsync", fs.fsync(file, data_only), reply));
+        let (fs, cold, file) = (Arc::clone(&self.fs), Arc::clone(&self.cold), handle(fh));
+        self.aside.run(move || {
+            let done = fs.fsync(file, data_only);
+            cold.insert(file);
+            answer("fsync", done, reply);
+        });
     }
 
     fn opendir(&self, _: &Request, number: INodeNo, _: RawOpenFlags, reply: ReplyOpen) {

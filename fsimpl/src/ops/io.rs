@@ -1,9 +1,10 @@
 //! Opening, reading, closing.
 
-use std::fs::File as RawFile;
 use std::sync::Arc;
 
+use formats::Regular;
 use parking_lot::{Mutex, RwLock};
+use store::ContentFile;
 
 use crate::error::{FsError, Result};
 use crate::handle::{Bytes, OpenInode, OpenState, ReadError};
@@ -115,8 +116,7 @@ impl Stage {
             } => {
                 let regular = file.data.regular(file.size);
                 let regular = regular.ok_or(FsError::Invalid("a file without content"))?;
-                let content = self.content.open_from(&self.objects, &regular)?;
-                Ok(Bytes::Objects(content))
+                Ok(Bytes::Objects(self.open_sealed(&regular)?))
             }
             Data::Staged { backing: 0, .. } => Ok(Bytes::Backing {
                 number: 0,
@@ -131,6 +131,17 @@ impl Stage {
                 Ok(Bytes::Backing { number, file })
             }
         }
+    }
+
+    /// The content of a sealed file: its objects are the stage's own, or published where equal bytes
+    /// had been published before.
+    pub(crate) fn open_sealed(&self, regular: &Regular) -> Result<Arc<ContentFile>> {
+        let mut objects = regular.content.objects();
+        let own = objects.all(|object| matches!(self.objects.has(&object), Ok(true)));
+        Ok(match own {
+            true => self.content.open_from(&self.objects, regular)?,
+            false => self.content.open(regular)?,
+        })
     }
 
     pub(crate) fn read(&self, handle: Handle, offset: u64, buffer: &mut [u8]) -> Result<usize> {
@@ -214,6 +225,7 @@ impl Stage {
                     if let Some(file) = node.rec.file_mut() {
                         file.size = state.size;
                     }
+                    self.vouch_at_last(ino, node, &mut state);
                     !node.names.is_empty()
                 }
                 None => false,
@@ -222,45 +234,6 @@ impl Stage {
         if settled {
             self.queue_seal(ino);
         }
-    }
-
-    pub(crate) fn fsync(&self, handle: Handle, data_only: bool) -> Result<()> {
-        let open = self.open.file(handle)?;
-        let backing = match &*open.inode.bytes.read() {
-            Bytes::Backing {
-                number,
-                file: Some(file),
-            } => Some((*number, Arc::clone(file))),
-            _ => None,
-        };
-        if let Some((number, file)) = backing {
-            sync_file(&file, data_only).map_err(|error| self.backing.failed(number, error))?;
-            self.backing.sync_name(number)?;
-        }
-        self.sync_journal()?;
-        let tree = self.tree.read();
-        let failed = tree
-            .node(open.inode.ino)
-            .and_then(|node| node.run.seal_error.clone());
-        match failed {
-            Some(reason) => Err(FsError::Backing {
-                path: self.dir.join("objects"),
-                source: std::io::Error::other(reason.into_string()),
-            }),
-            None => Ok(()),
-        }
-    }
-
-    pub(crate) fn sync_journal(&self) -> Result<()> {
-        Ok(self.journal.sync()?)
-    }
-}
-
-fn sync_file(file: &RawFile, data_only: bool) -> std::io::Result<()> {
-    if data_only {
-        file.sync_data()
-    } else {
-        file.sync_all()
     }
 }
 

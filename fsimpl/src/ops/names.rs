@@ -8,7 +8,9 @@ use super::{changeable, known_child, require_changeable};
 use crate::acl;
 use crate::error::{FsError, Result};
 use crate::stage::Stage;
-use crate::tree::{Body, Child, Data, Dir, File, Origin, Record, Runtime, Tree, Txn, mtime_of};
+use crate::tree::{
+    Body, Child, Data, Dir, File, Origin, Raw, Record, Runtime, Tree, Txn, mtime_of,
+};
 use crate::types::{Attr, Caller, Handle, Ino, NodeType, OpenFlags};
 
 /// Names of one file, at the most; as many as ext4 allows.
@@ -60,6 +62,7 @@ impl Stage {
                 size: 0,
                 data: Data::EMPTY,
                 mtime_of_backing: false,
+                raw: Raw::Unsynced,
             }),
             NodeType::Fifo => Body::Fifo,
             NodeType::Socket => Body::Socket,
@@ -120,6 +123,7 @@ impl Stage {
                 sealed: None,
             },
             mtime_of_backing: true,
+            raw: Raw::Unsynced,
         });
         match self.make(caller, parent, name, perm, body) {
             Ok(attr) => Ok((attr, self.open_new(caller, &attr, number, flags)?)),

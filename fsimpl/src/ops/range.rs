@@ -7,9 +7,9 @@ use rustix::io::Errno;
 
 use super::require_changeable;
 use crate::error::{FsError, Result};
-use crate::handle::{Bytes, OpenFile, OpenInode};
+use crate::handle::{Bytes, OpenFile, OpenInode, Syncs};
 use crate::stage::Stage;
-use crate::tree::{Data, Txn};
+use crate::tree::{Data, Raw, Txn};
 use crate::types::{Caller, Fallocate, Handle, Ino, Seek};
 
 /// Most bytes copied by one `copy_file_range` that cannot share them: a request must not take long.
@@ -149,7 +149,7 @@ impl Stage {
             .ok_or(FsError::Invalid("a file without content"))?;
         let content = match &data {
             Data::Published(_) => self.content.open(&regular)?,
-            Data::Staged { .. } => self.content.open_from(&self.objects, &regular)?,
+            Data::Staged { .. } => self.open_sealed(&regular)?,
         };
         let ino = to.inode.ino;
         let number = match &*bytes {
@@ -161,11 +161,12 @@ impl Stage {
         self.feed.cancel(ino);
         let emptied = std::mem::replace(&mut *bytes, Bytes::Objects(content));
         if let Bytes::Backing { number, .. } = emptied {
-            self.backing.remove(number);
+            self.drop_backing(number, 0);
         }
         let mut state = to.inode.state.lock();
         state.dirty = false;
         state.mtime_set = false;
+        state.syncs = Syncs::default();
         state.size = size;
         self.touched(&mut state);
         Ok(true)
@@ -183,7 +184,7 @@ impl Stage {
                 Data::Staged {
                     sealed: Some(sealed),
                     ..
-                } => Some(Data::Staged {
+                } if file.raw != Raw::Doubtful => Some(Data::Staged {
                     backing: 0,
                     sealed: Some(sealed.clone()),
                 }),
@@ -247,6 +248,7 @@ fn set_content(txn: &mut Txn<'_>, ino: Ino, data: Data, size: u64) -> Result<()>
     file.size = size;
     file.data = data;
     file.mtime_of_backing = false;
+    file.raw = Raw::Unsynced;
     if let Some(node) = txn.tree.nodes.get_mut(&ino) {
         node.run.generation = node.run.generation.wrapping_add(1);
         node.run.seal_error = None;

@@ -15,7 +15,7 @@ use super::require_changeable;
 use crate::error::{FsError, Result};
 use crate::handle::{Bytes, OpenInode, OpenState};
 use crate::stage::Stage;
-use crate::tree::{Data, File, Txn};
+use crate::tree::{Data, Raw, Txn};
 use crate::types::{Caller, Handle, Ino};
 
 /// Largest file: what `off_t` can say.
@@ -100,6 +100,7 @@ impl Stage {
 
     /// The file was changed.
     pub(crate) fn touched(&self, state: &mut OpenState) {
+        state.syncs.version += 1;
         state.mtime = (self.clock)();
         state.ctime = state.mtime;
     }
@@ -111,7 +112,9 @@ impl Stage {
         {
             return Err(FsError::Quota);
         }
-        self.backing.claim(bytes)
+        self.backing.claim(bytes).inspect_err(|_| {
+            self.feed.remove_now();
+        })
     }
 
     /// A write by an ordinary user takes the set-ID bits. The kernel sees to later writes.
@@ -140,11 +143,7 @@ impl Stage {
         {
             let guard = inode.bytes.read();
             let made = matches!(&*guard, Bytes::Backing { file: Some(_), .. });
-            let told = {
-                let state = inode.state.lock();
-                state.dirty && !state.mtime_set
-            };
-            if made && told {
+            if made && inode.state.lock().is_told() {
                 return Ok(Writable { guard });
             }
         }
@@ -179,7 +178,8 @@ impl Stage {
         let fresh = owned != Some(number);
         if let Err(error) = self.tell_dirty(inode, number, fresh, keep) {
             if fresh {
-                self.backing.remove(number);
+                // what the journal was told may have reached it all the same
+                self.feed.remove_later(number);
             }
             return Err(error);
         }
@@ -190,17 +190,17 @@ impl Stage {
         Ok(())
     }
 
-    /// Records that the backing file holds the truth from now on.
+    /// Records that the backing file holds the truth from now on. Where the journal vouched for its
+    /// bytes, taking that back survives power loss before they change.
     fn tell_dirty(&self, inode: &OpenInode, number: u64, fresh: bool, keep: u64) -> Result<()> {
-        let told = {
-            let state = inode.state.lock();
-            state.dirty && !state.mtime_set
-        };
-        if told && !fresh {
+        if !fresh && inode.state.lock().is_told() {
             return Ok(());
         }
-        let size = self.change(|txn| mark_dirty(txn, inode.ino, number))?;
+        let (size, vouched) = self.change(|txn| mark_dirty(txn, inode.ino, number, keep))?;
         self.feed.cancel(inode.ino);
+        if vouched && !fresh {
+            self.sync_journal()?;
+        }
         if fresh {
             self.count_staged(size.min(keep));
         }
@@ -210,6 +210,9 @@ impl Stage {
             state.size = size.min(keep);
         }
         state.mtime_set = false;
+        state.syncs.is_log |= state.syncs.vouched;
+        state.syncs.vouched = false;
+        state.syncs.named &= !fresh;
         self.touched(&mut state);
         Ok(())
     }
@@ -290,35 +293,56 @@ impl Stage {
             .file()?
             .set_len(size)
             .map_err(|error| self.backing.failed(target.number(), error))?;
-        let mut state = inode.state.lock();
-        self.recount_staged(state.size, size);
-        state.size = size;
-        self.touched(&mut state);
-        Ok(())
+        {
+            let mut state = inode.state.lock();
+            self.recount_staged(state.size, size);
+            state.size = size;
+            self.touched(&mut state);
+        }
+        match size {
+            0 => self.doubt_no_more(inode.ino),
+            _ => Ok(()),
+        }
+    }
+
+    /// All that was in doubt is gone from a file that is open for writing.
+    fn doubt_no_more(&self, ino: Ino) -> Result<()> {
+        let doubtful = {
+            let tree = self.tree.read();
+            tree.node(ino).is_some_and(|node| node.rec.is_doubtful())
+        };
+        if !doubtful {
+            return Ok(());
+        }
+        self.change(|txn| {
+            if let Some(file) = txn.record(ino)?.file_mut() {
+                file.raw = Raw::Unsynced;
+            }
+            Ok(())
+        })
     }
 }
 
-/// Points an inode to its backing file; the size it had.
-fn mark_dirty(txn: &mut Txn<'_>, ino: Ino, number: u64) -> Result<u64> {
+/// Points an inode to its backing file. Returns the size it had, and whether its bytes were vouched
+/// for.
+fn mark_dirty(txn: &mut Txn<'_>, ino: Ino, number: u64, keep: u64) -> Result<(u64, bool)> {
     txn.stage(ino)?;
     let rec = txn.record(ino)?;
-    let size = match rec.file_mut() {
-        Some(file) => {
-            *file = File {
-                size: file.size,
-                data: Data::Staged {
-                    backing: number,
-                    sealed: None,
-                },
-                mtime_of_backing: true,
-            };
-            file.size
-        }
-        None => return Err(FsError::Invalid("not a regular file")),
+    let Some(file) = rec.file_mut() else {
+        return Err(FsError::Invalid("not a regular file"));
     };
+    let (size, was) = (file.size, file.raw);
+    file.data = Data::Staged {
+        backing: number,
+        sealed: None,
+    };
+    file.mtime_of_backing = true;
+    // only bytes that are all gone are in doubt no more
+    let still = was == Raw::Doubtful && keep > 0;
+    file.raw = if still { was } else { Raw::Unsynced };
     if let Some(node) = txn.tree.nodes.get_mut(&ino) {
         node.run.generation = node.run.generation.wrapping_add(1);
         node.run.seal_error = None;
     }
-    Ok(size)
+    Ok((size, was == Raw::Synced))
 }

@@ -92,7 +92,7 @@ impl RawHasher {
             self.end_segment();
         }
         self.outer.update(&self.size.to_le_bytes());
-        self.outer.update(params.tag().as_bytes());
+        self.outer.update(params.tag(self.size).as_bytes());
         RawHash(*self.outer.finalize().as_bytes())
     }
 
@@ -117,6 +117,9 @@ fn zero_segment() -> &'static [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use formats::Algorithm;
+    use formats::chunk::ChunkSizes;
+
     use super::*;
 
     #[test]
@@ -145,10 +148,17 @@ mod tests {
     fn parameters_and_size_count() {
         let plain = SealParams::default();
         let other = SealParams {
-            bulk_chunks: true,
+            algorithm: Algorithm::Rmd160,
             ..plain.clone()
         };
         assert_ne!(RawHasher::of(&plain, b"x"), RawHasher::of(&other, b"x"));
+        let cut = SealParams {
+            chunking: Some(ChunkSizes::new(32, 33, 34).unwrap()),
+            ..plain.clone()
+        };
+        assert_eq!(RawHasher::of(&plain, b"x"), RawHasher::of(&cut, b"x"));
+        let long = [7; 33];
+        assert_ne!(RawHasher::of(&plain, &long), RawHasher::of(&cut, &long));
         assert_ne!(RawHasher::of(&plain, b""), RawHasher::of(&plain, b"\0"));
     }
 }

@@ -24,8 +24,10 @@ const MAX_UNDER_WAY: usize = 512;
 const SLOW_DOWN_AT: usize = 50_000;
 /// How long a file that could not be sealed rests before it is tried again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(30);
-/// Backing files removed in one go.
-const REMOVALS_AT_ONCE: usize = 256;
+/// Backing files removed in one go; each go syncs the journal first.
+const REMOVALS_AT_ONCE: usize = 4096;
+/// How long a backing file that nobody needs may stay, so that one sync does for many.
+const REMOVE_AFTER: Duration = Duration::from_secs(2);
 
 /// A file to be sealed, as of one generation of its bytes.
 type Due = (Ino, u32);
@@ -47,6 +49,8 @@ struct State {
     copies: usize,
     next: u64,
     removals: VecDeque<u64>,
+    /// When they are to be removed at the latest.
+    removals_due: Option<Instant>,
     sweep: bool,
     stopped: bool,
 }
@@ -187,6 +191,21 @@ impl Feed {
         }
     }
 
+    /// True if these bytes are being sealed already; hurried up, if they are urgent.
+    pub(super) fn is_sealing(&self, ino: Ino, generation: u32, urgent: bool) -> bool {
+        let state = self.shared.state.lock();
+        let job = state.under_way.get(&ino);
+        let job = job.filter(|job| job.generation == generation);
+        let Some(job) = job.map(|under_way| under_way.job) else {
+            return false;
+        };
+        drop(state);
+        if urgent {
+            self.sealer.urge(job);
+        }
+        true
+    }
+
     /// A job was handed to the sealer.
     pub(super) fn under_way(&self, ino: Ino, generation: u32, job: u64, cancel: CancelToken) {
         let job = UnderWay {
@@ -222,8 +241,24 @@ impl Feed {
         if number == 0 {
             return;
         }
-        self.shared.state.lock().removals.push_back(number);
-        self.shared.wake.notify_one();
+        let mut state = self.shared.state.lock();
+        state.removals.push_back(number);
+        let first = state.removals_due.is_none();
+        state
+            .removals_due
+            .get_or_insert_with(|| Instant::now() + REMOVE_AFTER);
+        if first || state.removals.len() == REMOVALS_AT_ONCE {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Space is short: what nobody needs is removed now.
+    pub(crate) fn remove_now(&self) {
+        let mut state = self.shared.state.lock();
+        if !state.removals.is_empty() {
+            state.removals_due = Some(Instant::now());
+            self.shared.wake.notify_one();
+        }
     }
 
     /// Objects that nobody refers to are to be removed, once nothing is under way.
@@ -315,9 +350,16 @@ impl State {
                 until = Some(first.key().0);
             }
         }
-        if !self.removals.is_empty() {
+        if let Some(due) = self.removals_due {
             let many = self.removals.len().min(REMOVALS_AT_ONCE);
-            return Ok(Next::Remove(self.removals.drain(..many).collect()));
+            if due <= now || many == REMOVALS_AT_ONCE {
+                let numbers = self.removals.drain(..many).collect();
+                if self.removals.is_empty() {
+                    self.removals_due = None;
+                }
+                return Ok(Next::Remove(numbers));
+            }
+            until = until.into_iter().chain([due]).min();
         }
         Err(until)
     }
@@ -338,11 +380,7 @@ fn run(stage: &Weak<Stage>, shared: &Shared) {
         match next {
             Next::Stop => return,
             Next::Seal((ino, generation), urgent) => stage.submit(ino, generation, urgent),
-            Next::Remove(numbers) => {
-                for number in numbers {
-                    stage.backing.remove(number);
-                }
-            }
+            Next::Remove(numbers) => stage.remove_backings(&numbers),
             Next::Sweep => stage.sweep_objects(),
         }
     }
@@ -374,6 +412,26 @@ mod tests {
             assert!(matches!(next, Ok(Next::Seal((Ino(1), 0), false))));
         }
         assert!(matches!(State::default().next(start), Err(None)));
+    }
+
+    /// Removals wait for one another, but not for ever.
+    #[test]
+    fn what_nobody_needs_goes_in_its_time() {
+        let now = Instant::now();
+        let mut state = State {
+            removals: VecDeque::from([7]),
+            removals_due: Some(now + REMOVE_AFTER),
+            ..State::default()
+        };
+        assert!(matches!(state.next(now), Err(Some(until)) if until == now + REMOVE_AFTER));
+        let next = state.next(now + REMOVE_AFTER);
+        assert!(matches!(next, Ok(Next::Remove(numbers)) if numbers == [7]));
+        assert!(matches!(state.next(now), Err(None)));
+        state.removals = (0..=REMOVALS_AT_ONCE as u64).collect();
+        state.removals_due = Some(now + REMOVE_AFTER);
+        let next = state.next(now);
+        assert!(matches!(next, Ok(Next::Remove(numbers)) if numbers.len() == REMOVALS_AT_ONCE));
+        assert!(matches!(state.next(now), Err(Some(_))));
     }
 
     /// A full sealer and a sweep hold files back until a job ends, which wakes the thread.

@@ -44,6 +44,8 @@ impl Stage {
     ) -> Result<Frozen, FreezeError> {
         let _one = self.freezing.lock();
         let targets = sorted(targets)?;
+        let _held = self.hold_params();
+        self.unseal_stale(&targets, progress)?;
         let snapshot = self.snapshot(&targets, open_files)?;
         let id = snapshot.id;
         let skipped = snapshot.skipped.clone();
@@ -85,7 +87,7 @@ impl Stage {
             walk.target(target)?;
             (walk.items, tree.revisions.clone())
         };
-        let mut bases = Bases::new(&revisions, (self.params)().hardlink_groups);
+        let mut bases = Bases::new(&revisions, self.params_now().hardlink_groups);
         let mut changes = Vec::with_capacity(items.len());
         for item in items {
             changes.extend(bases.change(item)?);
@@ -170,9 +172,13 @@ impl Stage {
         let Walk {
             mut items,
             unsealed,
+            doubtful,
             mark,
             ..
         } = walk;
+        if !doubtful.is_empty() {
+            return Err(FreezeError::Doubtful(doubtful));
+        }
         if targets.len() > 1 {
             items.sort_by(|a, b| a.path.cmp(&b.path));
             items.dedup_by(|a, b| a.path == b.path);
@@ -262,7 +268,7 @@ impl Stage {
     }
 
     fn assemble(&self, items: Vec<Item>) -> Result<Vec<Change>, FreezeError> {
-        let hardlink_groups = (self.params)().hardlink_groups;
+        let hardlink_groups = self.params_now().hardlink_groups;
         let mut changes = Vec::with_capacity(items.len());
         let revisions = self.tree.read().revisions.clone();
         let mut bases = Bases::new(&revisions, hardlink_groups);
@@ -301,6 +307,10 @@ impl Stage {
             batch.put(frozen_key(mark.id), mark);
         }
         self.journal.commit(batch).map_err(FsError::from)?;
+        drop(tree);
+        // what is going to be published must not be forgotten by the stage: it would be staged again
+        // as it was before
+        self.journal.sync().map_err(FsError::from)?;
         Ok(())
     }
 }

@@ -1,40 +1,38 @@
-//! Opening a stage, sealing its files, and closing it.
+//! Opening a stage and closing it.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
-use formats::{Hash, ObjectName};
+use formats::Hash;
 use parking_lot::{Mutex, RwLock};
 use store::content::ContentLimits;
 use store::{ContentCache, DirStore, Durability, ObjectStore};
 
 use super::feed::Feed;
-use super::{FrozenMark, KnownContent, Notices, Pins, Stage, StageConfig, StageError};
+use super::{
+    FrozenMark, KnownContent, Notices, Pins, Progress, Seals, Stage, StageConfig, StageError,
+};
 use crate::backing::Backing;
 use crate::error::FsError;
 use crate::handle::OpenTable;
 use crate::journal::{Batch, Journal, frozen_key, inode_key, meta_key};
 use crate::lower::Revisions;
-use crate::tree::{Body, Data, Dir, Origin, Record, RevId, Tree, mtime_of, restore};
+use crate::tree::{Body, Dir, Origin, Raw, Record, RevId, Tree, mtime_of, restore};
 
 const HEAD: &str = "head";
 const ROOTS: &str = "roots";
 const OURS: &str = "ours";
 const REPOSITORY: &str = "repository";
-const BOOT: &str = "boot";
-/// Changes with every start of the machine.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Stage {
     /// Opens or makes a stage. What was staged before is there again; files that were not sealed
-    /// are queued.
+    /// are queued. After an unclean end of the machine, what was not synced is looked at first.
     ///
     /// # Errors
     /// When the directory, the journal or (for a new stage) the published root cannot be used.
-    pub fn open(config: StageConfig) -> Result<Arc<Self>, StageError> {
+    pub fn open(config: StageConfig, progress: &dyn Progress) -> Result<Arc<Self>, StageError> {
         let dir = config.dir;
         let io = |path: &Path, source| StageError::Io {
             path: path.to_owned(),
@@ -42,6 +40,8 @@ impl Stage {
         };
         fs::create_dir_all(&dir).map_err(|e| io(&dir, e))?;
         let journal = Journal::open(&dir.join("journal")).map_err(FsError::from)?;
+        // what is read now must not be older after a power loss: files are removed by it
+        journal.sync().map_err(FsError::from)?;
         require_same_repository(&journal, &dir, &config.name)?;
         let backing = Backing::open(&dir.join("backing"))?;
         let objects = open_objects(&dir.join("objects"))?;
@@ -59,6 +59,7 @@ impl Stage {
         })?;
         load_mark(&mut tree, &journal)?;
         tree.drop_needless_whiteouts(&journal)?;
+        let seals = Seals::restore(&tree, &journal)?;
         let notices = Notices::start(&config.name).map_err(|e| io(&dir, e))?;
         let staged_bytes = AtomicU64::new(tree.bytes_in_backing_files());
         let stage = Arc::new_cyclic(|this| Self {
@@ -78,13 +79,15 @@ impl Stage {
             open: OpenTable::default(),
             feed: Feed::new(config.sealer),
             known: Arc::new(KnownContent::default()),
+            seals,
             pins: Pins::default(),
             notices,
             staged_bytes,
             freezing: Mutex::new(()),
+            held_params: Mutex::new(None),
         });
         stage.write_meta()?;
-        stage.distrust_after_a_crash()?;
+        stage.recover(&config.boot_id, progress)?;
         stage.queue_unsealed();
         stage.feed.start(&stage).map_err(|e| io(&stage.dir, e))?;
         Ok(stage)
@@ -101,22 +104,29 @@ impl Stage {
             inode.state.lock().writers.clear();
             self.settle(&inode);
         }
-        self.record_times()?;
-        self.sync()
+        self.backing.sync_all()?;
+        self.record_unsealed()?;
+        self.sync_sealed()?;
+        Ok(self.journal.sync()?)
     }
 
-    /// Times of unsealed files are asked of their backing files after a crash; a clean end writes
-    /// them down.
-    fn record_times(&self) -> Result<(), FsError> {
+    /// Times and sizes of unsealed files are asked of their backing files after a crash; a clean end
+    /// writes them down, and vouches for the bytes, which were synced before.
+    fn record_unsealed(&self) -> Result<(), FsError> {
         let mut tree = self.tree.write();
         let mut batch = Batch::default();
         for (ino, node) in &mut tree.nodes {
             let named = !node.names.is_empty();
+            // of one that is still open nobody knows whether it was written to since
+            let vouch = node.rec.is_unsealed() && !self.open.is_open(*ino);
             if let Body::File(file) = &mut node.rec.body
-                && file.mtime_of_backing
+                && (file.mtime_of_backing || vouch)
                 && named
             {
                 file.mtime_of_backing = false;
+                if vouch && file.raw == Raw::Unsynced {
+                    file.raw = Raw::Synced;
+                }
                 batch.put(inode_key(ino.0), &node.rec);
             }
         }
@@ -134,62 +144,6 @@ impl Stage {
         let mut batch = Batch::default();
         Self::meta_batch(&self.tree.read(), &mut batch);
         batch.put(meta_key(REPOSITORY), &self.name);
-        self.journal.commit(batch).map_err(FsError::from)?;
-        Ok(())
-    }
-
-    /// After a crash of the machine, objects and bytes that were not synced may be damaged: what
-    /// does not hash to its name is sealed again.
-    fn distrust_after_a_crash(&self) -> Result<(), StageError> {
-        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
-        let before: Option<String> = self.journal.meta(BOOT).map_err(FsError::from)?;
-        if before.as_ref() == Some(&boot) {
-            return Ok(());
-        }
-        if before.is_some() {
-            self.verify_sealed()?;
-        }
-        let mut batch = Batch::default();
-        batch.put(meta_key(BOOT), &boot);
-        self.journal.commit(batch).map_err(FsError::from)?;
-        Ok(())
-    }
-
-    fn verify_sealed(&self) -> Result<(), StageError> {
-        tracing::info!(repository = %self.name, "the machine was restarted: checking sealed files");
-        let mut sound: HashSet<ObjectName> = HashSet::new();
-        let mut tree = self.tree.write();
-        let mut batch = Batch::default();
-        for (ino, node) in &mut tree.nodes {
-            let Body::File(file) = &mut node.rec.body else {
-                continue;
-            };
-            let Data::Staged {
-                backing,
-                sealed: Some(sealed),
-            } = &file.data
-            else {
-                continue;
-            };
-            let whole = sealed.content.objects().all(|object| {
-                sound.contains(&object) || {
-                    let good = store::verify(&*self.objects, &object).is_ok();
-                    good && sound.insert(object)
-                }
-            });
-            if whole {
-                continue;
-            }
-            let size = self.backing.stat(*backing)?.map_or(0, |m| m.len());
-            if *backing == 0 || size != file.size {
-                node.run.seal_error = Some("its bytes were lost when the machine stopped".into());
-            }
-            file.data = Data::Staged {
-                backing: *backing,
-                sealed: None,
-            };
-            batch.put(inode_key(ino.0), &node.rec);
-        }
         self.journal.commit(batch).map_err(FsError::from)?;
         Ok(())
     }

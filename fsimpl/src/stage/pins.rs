@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::Stage;
 use super::sealing::empty_pin;
 use crate::error::Result;
-use crate::seal::{CancelToken, Generation, SealError, SealJob, Sealed, Source};
+use crate::seal::{CancelToken, Generation, SealError, SealJob, SealParams, Sealed, Source};
 use crate::tree::SealedData;
 use crate::types::Ino;
 
@@ -130,9 +130,8 @@ impl Stage {
     }
 
     fn submit_copy(&self, number: u64, copy: u64, size: u64, cancel: CancelToken) {
-        let params = (self.params)();
-        let fingerprint = super::sealing::fingerprint(&params.seal);
-        let compression = params.seal.compression;
+        let params = self.params_now();
+        let how = Arc::clone(&params.seal);
         let stage = self.this.clone();
         self.feed.count_copies(1);
         self.feed.sealer().submit(SealJob {
@@ -147,11 +146,7 @@ impl Stage {
             urgent: true,
             known: Arc::clone(&self.known) as Arc<dyn crate::seal::Known>,
             done: Box::new(move |result| {
-                copy_done(&stage, number, copy, result, |sealed| SealedData {
-                    content: sealed.content,
-                    compression,
-                    params: fingerprint,
-                });
+                copy_done(&stage, number, copy, result, &how);
             }),
         });
     }
@@ -175,14 +170,15 @@ fn copy_done(
     number: u64,
     copy: u64,
     result: Result<Sealed, SealError>,
-    data: impl FnOnce(Sealed) -> SealedData,
+    params: &SealParams,
 ) {
     let Some(stage) = stage.upgrade() else {
         return;
     };
     stage.backing.remove(copy);
     stage.pins.settle(number, None, || {
-        result.map(data).map_err(|error| error.to_string())
+        let data = result.map(|sealed| stage.seals.data(&sealed, params));
+        data.map_err(|error| error.to_string())
     });
     stage.feed.count_copies(-1);
 }

@@ -18,7 +18,7 @@ use formats::{Hash, Name, ObjectName, RepoPath};
 use super::{FrozenMark, Stage, StageError};
 use crate::error::{FsError, Result};
 use crate::journal::frozen_key;
-use crate::tree::{Data, Dentry, Origin, RevId, Staged, Tree, Txn, Under};
+use crate::tree::{Data, Dentry, Origin, Raw, RevId, Staged, Tree, Txn, Under};
 use crate::types::Ino;
 
 pub(super) use clean::Vanished;
@@ -56,6 +56,9 @@ impl Stage {
             self.known.published(&done.objects);
         }
         self.trim_clean()?;
+        // a power loss must not bring back as staged what is published, once the caller has
+        // forgotten its commit
+        self.journal.sync().map_err(FsError::from)?;
         self.feed.sweep_later();
         // else all that the kernel knows is as it was
         if !alone {
@@ -307,6 +310,7 @@ impl Retiring<'_> {
             if let (Some(regular), Some(file)) = (regular, txn.record_quietly(ino)?.file_mut()) {
                 file.data = Data::Published(Box::new(regular));
                 file.size = size;
+                file.raw = Raw::Unsynced;
                 self.done.backings.extend(backing);
             }
         }

@@ -3,25 +3,28 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use formats::ObjectName;
-use formats::path::PathHash;
 
 use super::Stage;
 use super::feed::RETRY_AFTER;
 use crate::error::FsError;
-use crate::journal::{Batch, inode_key};
+use crate::journal::{Batch, Journal, inode_key, meta_key};
 use crate::seal::{CancelToken, Generation, Known, SealError, SealJob, SealParams, Sealed, Source};
-use crate::tree::{Body, Data, Node, SealedData};
+use crate::tree::{Body, Data, Node, SealedData, Tree};
 use crate::types::Ino;
+
+/// How many sealed files' objects survive a power loss.
+const SYNCED: &str = "synced";
 
 impl Stage {
     pub(super) fn queue_unsealed(&self) {
         let tree = self.tree.read();
         let now = Instant::now();
         for (ino, node) in &tree.nodes {
-            if node.rec.is_unsealed() && !node.names.is_empty() {
+            if node.rec.awaits_sealing() && !node.names.is_empty() {
                 self.feed.queue(*ino, node.run.generation, now);
             }
         }
@@ -32,7 +35,7 @@ impl Stage {
         let generation = {
             let tree = self.tree.read();
             match tree.node(ino) {
-                Some(node) if node.rec.is_unsealed() => node.run.generation,
+                Some(node) if node.rec.awaits_sealing() => node.run.generation,
                 _ => return,
             }
         };
@@ -48,6 +51,9 @@ impl Stage {
 
     /// Hands a file to the sealer, if it is still what was queued.
     pub(super) fn submit(&self, ino: Ino, generation: u32, urgent: bool) {
+        if self.feed.is_sealing(ino, generation, urgent) {
+            return;
+        }
         let (number, size) = {
             let tree = self.tree.read();
             let Some(node) = tree.node(ino) else {
@@ -56,7 +62,7 @@ impl Stage {
             let Some(file) = node.rec.file() else {
                 return;
             };
-            if node.run.generation != generation || !node.rec.is_unsealed() {
+            if node.run.generation != generation || !node.rec.awaits_sealing() {
                 return;
             }
             if self.open.inode(ino).is_some_and(|o| o.state.lock().dirty) {
@@ -67,7 +73,7 @@ impl Stage {
         };
         let made = matches!(self.backing.stat(number), Ok(Some(_)));
         let path = self.backing.path(if made { number } else { 0 });
-        let params = (self.params)();
+        let params = self.params_now();
         let (job, cancel) = (self.feed.next_job(), CancelToken::new());
         self.feed.under_way(ino, generation, job, cancel.clone());
         let done = self.when_sealed(ino, generation, number, job, &params.seal);
@@ -95,20 +101,12 @@ impl Stage {
         params: &Arc<SealParams>,
     ) -> crate::seal::Done {
         let stage = self.this.clone();
-        let (fingerprint, compression) = (fingerprint(params), params.compression);
+        let params = Arc::clone(params);
         Box::new(move |result| {
             let Some(stage) = stage.upgrade() else {
                 return;
             };
-            let result = result.map(|sealed| {
-                let data = SealedData {
-                    content: sealed.content.clone(),
-                    compression,
-                    params: fingerprint,
-                };
-                (sealed, data)
-            });
-            stage.sealed((ino, generation), number, result);
+            stage.sealed((ino, generation), number, &params, result);
             stage.feed.ended(ino, job);
         })
     }
@@ -118,7 +116,8 @@ impl Stage {
         &self,
         (ino, generation): (Ino, u32),
         number: u64,
-        result: Result<(Sealed, SealedData), SealError>,
+        params: &SealParams,
+        result: Result<Sealed, SealError>,
     ) {
         let mut tree = self.tree.write();
         let Some(node) = tree.nodes.get_mut(&ino) else {
@@ -127,11 +126,18 @@ impl Stage {
         let pin = if number == 0 { empty_pin(ino) } else { number };
         let named = !node.names.is_empty();
         let wanted = named || self.pins.needs(pin);
-        if node.run.generation != generation || !node.rec.is_unsealed() || !wanted {
+        if node.run.generation != generation || !node.rec.awaits_sealing() || !wanted {
             return;
         }
+        let current = |sealed: &Sealed| {
+            let now = self.params_now().seal;
+            now.fingerprint(sealed.size) == params.fingerprint(sealed.size)
+        };
         match result {
-            Ok((sealed, data)) if node.rec.file().is_some_and(|f| f.size == sealed.size) => {
+            // the parameters changed meanwhile
+            Ok(sealed) if !current(&sealed) => self.feed.queue(ino, generation, Instant::now()),
+            Ok(sealed) if node.rec.file().is_some_and(|f| f.size == sealed.size) => {
+                let data = self.seals.data(&sealed, params);
                 self.known
                     .remember(&sealed.raw_hash, sealed.size, &sealed.content);
                 let recorded = if named {
@@ -232,23 +238,56 @@ impl Stage {
 
     /// Removes sealed objects that no staged file refers to. Nothing is being sealed meanwhile.
     pub(super) fn sweep_objects(&self) {
-        let mut needed: HashSet<ObjectName> = HashSet::new();
-        {
+        let needed = {
             let tree = self.tree.read();
             if tree.frozen.is_some() {
                 return;
             }
-            for node in tree.nodes.values() {
-                if let Some(Data::Staged {
-                    sealed: Some(sealed),
-                    backing,
-                }) = node.rec.file().map(|file| &file.data)
-                    && (*backing == 0 || !node.names.is_empty())
-                {
-                    needed.extend(sealed.content.objects());
-                }
-            }
+            tree.staged_objects()
+        };
+        // a record that a power loss brings back must find its objects
+        if let Err(error) = self.journal.sync() {
+            tracing::warn!(%error, "objects that nobody needs stay for now");
+            return;
         }
+        self.remove_objects_but(&needed);
+    }
+
+    /// Removes backing files that no record refers to any more.
+    pub(super) fn remove_backings(&self, numbers: &[u64]) {
+        // a record that a power loss brings back must find its bytes
+        if let Err(error) = self.journal.sync() {
+            tracing::warn!(%error, "backing files that nobody needs stay for now");
+            for number in numbers {
+                self.feed.remove_later(*number);
+            }
+            return;
+        }
+        for number in numbers {
+            self.backing.remove(*number);
+        }
+    }
+
+    /// Makes the objects of all files that are sealed survive power loss. That this was done is
+    /// recorded; the journal is not synced.
+    pub(crate) fn sync_sealed(&self) -> Result<(), FsError> {
+        let count = self.seals.count.load(Ordering::SeqCst);
+        self.objects.sync().map_err(|error| FsError::Backing {
+            path: self.dir.join("objects"),
+            source: std::io::Error::other(error),
+        })?;
+        if self.seals.is_synced(count) {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.put(meta_key(SYNCED), &count);
+        self.journal.commit(batch)?;
+        self.seals.synced.fetch_max(count, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Removes all sealed objects but these.
+    pub(super) fn remove_objects_but(&self, needed: &HashSet<ObjectName>) {
         let mut gone = HashSet::new();
         let walked = self.objects.for_each(&mut |name, _| {
             if !needed.contains(&name) {
@@ -274,11 +313,64 @@ pub(super) fn empty_pin(ino: Ino) -> u64 {
     1 << 63 | ino.0
 }
 
-/// Tells sealing parameters apart, over restarts too.
-pub(super) fn fingerprint(params: &SealParams) -> u64 {
-    PathHash::of(format!("{params:?}").as_bytes())
-        .0
-        .cast_unsigned()
+impl Tree {
+    /// The objects that staged files refer to.
+    pub(super) fn staged_objects(&self) -> HashSet<ObjectName> {
+        let mut objects = HashSet::new();
+        for node in self.nodes.values() {
+            if let Some(Data::Staged {
+                sealed: Some(sealed),
+                backing,
+            }) = node.rec.file().map(|file| &file.data)
+                && (*backing == 0 || !node.names.is_empty())
+            {
+                objects.extend(sealed.content.objects());
+            }
+        }
+        objects
+    }
+}
+
+/// Counts the files that were sealed, so that those whose objects a power loss may have damaged can
+/// be told from those that were synced.
+#[derive(Default)]
+pub(crate) struct Seals {
+    /// All of them.
+    pub(super) count: AtomicU64,
+    /// Up to this one the objects were synced.
+    pub(super) synced: AtomicU64,
+}
+
+impl Seals {
+    /// As they were.
+    pub(super) fn restore(tree: &Tree, journal: &Journal) -> Result<Self, FsError> {
+        let synced = journal.meta(SYNCED)?.unwrap_or(0);
+        let files = tree.nodes.values().filter_map(|node| node.rec.file());
+        let counts = files.filter_map(|file| match &file.data {
+            Data::Staged { sealed, .. } => sealed.as_ref().map(|sealed| sealed.at),
+            Data::Published(_) => None,
+        });
+        let last = counts.max().unwrap_or(0).max(synced);
+        Ok(Self {
+            count: AtomicU64::new(last),
+            synced: AtomicU64::new(synced),
+        })
+    }
+
+    /// True if the objects of that file survive a power loss.
+    pub(crate) fn is_synced(&self, at: u64) -> bool {
+        at <= self.synced.load(Ordering::SeqCst)
+    }
+
+    /// What is recorded of a file whose objects were stored just now.
+    pub(super) fn data(&self, sealed: &Sealed, params: &SealParams) -> SealedData {
+        SealedData {
+            content: sealed.content.clone(),
+            compression: params.compression,
+            params: params.fingerprint(sealed.size),
+            at: self.count.fetch_add(1, Ordering::SeqCst) + 1,
+        }
+    }
 }
 
 fn with_sources(error: &dyn std::error::Error) -> String {

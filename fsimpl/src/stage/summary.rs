@@ -33,15 +33,16 @@ impl Stage {
             {
                 let size = dirty.unwrap_or(file.size);
                 summary.bytes += size;
-                if node.rec.is_unsealed() && dirty.is_none() {
+                if node.rec.awaits_sealing() && dirty.is_none() {
                     summary.unsealed_files += 1;
                     summary.unsealed_bytes += size;
                 }
             }
-            if let Some(reason) = &node.run.seal_error {
+            let failed = node.run.seal_error.as_ref().map(ToString::to_string);
+            if let Some(reason) = failed.or_else(|| node.rec.doubt()) {
                 summary.errors.push(SealFailure {
                     path: tree.view_path(*ino).unwrap_or_default(),
-                    reason: reason.to_string(),
+                    reason,
                 });
             }
         }
@@ -62,7 +63,7 @@ impl Stage {
         let due: Vec<(Ino, u32)> = {
             let tree = self.tree.read();
             let unsealed = tree.nodes.iter().filter(|(_, node)| {
-                node.rec.is_unsealed() && !node.names.is_empty() && node.run.seal_error.is_none()
+                node.rec.awaits_sealing() && !node.names.is_empty() && node.run.seal_error.is_none()
             });
             unsealed
                 .map(|(ino, node)| (*ino, node.run.generation))
@@ -107,7 +108,7 @@ impl Stage {
             }
             left.0 += 1;
             left.1 += node.rec.file().map_or(0, |file| file.size);
-            left.2 += u64::from(node.run.seal_error.is_some());
+            left.2 += u64::from(node.run.seal_error.is_some() || node.rec.is_doubtful());
         }
         left
     }

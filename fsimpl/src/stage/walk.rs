@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use formats::{Children, Compression, Content, Entry, Hash, Kind, Name, Regular, RepoPath};
 
 use super::FrozenMark;
+use super::SealFailure;
 use super::sealing::empty_pin;
 use crate::tree::{Data, Dentry, Node, Origin, RevId, Tree, Under};
 use crate::types::Ino;
@@ -73,6 +74,8 @@ pub(super) struct Walk<'a> {
     size_of: &'a dyn Fn(Ino) -> Option<u64>,
     pub(super) items: Vec<Item>,
     pub(super) unsealed: Vec<Unsealed>,
+    /// Files whose bytes are in doubt: a snapshot with one in it is not published.
+    pub(super) doubtful: Vec<SealFailure>,
     pub(super) mark: FrozenMark,
 }
 
@@ -93,6 +96,7 @@ impl<'a> Walk<'a> {
             size_of,
             items: Vec::new(),
             unsealed: Vec::new(),
+            doubtful: Vec::new(),
             mark,
         }
     }
@@ -184,6 +188,10 @@ impl<'a> Walk<'a> {
         same: Same,
     ) {
         let link_group = if node.names.len() > 1 { dentry.ino } else { 0 };
+        if let Some(reason) = node.rec.doubt() {
+            let path = path.clone();
+            self.doubtful.push(SealFailure { path, reason });
+        }
         let (entry, unsealed) = match node.rec.entry(link_group) {
             Some(entry) => (entry, None),
             None => self.unsealed_file(dentry, node, link_group),

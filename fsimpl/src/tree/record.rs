@@ -71,11 +71,25 @@ pub(crate) enum Origin {
 /// A staged regular file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct File {
-    /// Bytes; while the file is unsealed, its backing file knows better.
+    /// Bytes; while the file is unsealed, its backing file knows better, unless that is `Synced`.
     pub(crate) size: u64,
     pub(crate) data: Data,
     /// The mtime is the backing file's own.
     pub(crate) mtime_of_backing: bool,
+    pub(crate) raw: Raw,
+}
+
+/// What a power loss may have done to the raw bytes of a staged file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Raw {
+    /// Anything: they were not synced since they changed. Also where there are none.
+    #[default]
+    Unsynced,
+    /// Nothing: they were synced, and the size is theirs. Taken back, durably, before they change.
+    Synced,
+    /// It happened: the machine stopped before they were synced, and no bytes that are known to be
+    /// right are left.
+    Doubtful,
 }
 
 /// Where a staged file's bytes are.
@@ -97,8 +111,10 @@ pub(crate) enum Data {
 pub(crate) struct SealedData {
     pub(crate) content: Content,
     pub(crate) compression: Compression,
-    /// Fingerprint of the parameters it was sealed with.
+    /// Names the parameters it was sealed by, as far as they matter to a file of its size.
     pub(crate) params: u64,
+    /// Counts sealed files; objects up to some count are known to survive a power loss.
+    pub(crate) at: u64,
 }
 
 impl Data {
@@ -255,6 +271,7 @@ impl Record {
                     ..regular.clone()
                 })),
                 mtime_of_backing: false,
+                raw: Raw::Unsynced,
             }),
             Kind::Symlink(target) => Body::Symlink(target.clone().into()),
             Kind::Fifo => Body::Fifo,
@@ -343,6 +360,28 @@ impl Record {
             Body::File(file) => Some(file),
             _ => None,
         }
+    }
+
+    /// A file whose bytes a power loss may have damaged; nobody has accepted or replaced them.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.file().is_some_and(|file| file.raw == Raw::Doubtful)
+    }
+
+    /// What there is to say of a file that is in doubt.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        let file = self.file().filter(|_| self.is_doubtful())?;
+        Some(match self.is_unsealed() {
+            true => format!(
+                "the machine stopped before its bytes were on disk: {} bytes are there, and any of them may be missing or zero",
+                file.size
+            ),
+            false => "the machine stopped before its bytes were on disk: none are left".to_owned(),
+        })
+    }
+
+    /// The file is to be sealed as soon as nobody writes to it.
+    pub(crate) fn awaits_sealing(&self) -> bool {
+        self.is_unsealed() && !self.is_doubtful()
     }
 
     /// The file is staged and its content is not known as objects.

@@ -8,9 +8,7 @@ use std::os::unix::fs::MetadataExt;
 
 use formats::Name;
 
-use super::{
-    Body, Data, Dentry, Entries, File, InoMap, Names, Node, Record, Runtime, Tree, mtime_of,
-};
+use super::{Body, Data, Dentry, Entries, File, Names, Node, Raw, Record, Runtime, Tree, mtime_of};
 use crate::backing::Backing;
 use crate::error::{FsError, Result};
 use crate::journal::{Batch, Journal, inode_key, name_key, split_key};
@@ -61,7 +59,7 @@ pub(crate) fn restore(
     if !dropped.is_empty() {
         journal.commit(dropped)?;
     }
-    tree.ask_backing_files(backing)?;
+    tree.ask_backing_files(journal, backing)?;
     Ok(tree)
 }
 
@@ -101,9 +99,9 @@ impl Tree {
         }
     }
 
-    fn ask_backing_files(&mut self, backing: &Backing) -> Result<()> {
+    fn ask_backing_files(&mut self, journal: &Journal, backing: &Backing) -> Result<()> {
         let mut used = HashSet::new();
-        let mut missing: InoMap<()> = InoMap::default();
+        let mut doubtful = Vec::new();
         for (ino, node) in &mut self.nodes {
             let Body::File(file) = &mut node.rec.body else {
                 continue;
@@ -116,6 +114,10 @@ impl Tree {
             match backing.stat(number)? {
                 Some(metadata) => {
                     if matches!(file.data, Data::Staged { sealed: None, .. }) {
+                        if file.raw == Raw::Synced && file.size != metadata.len() {
+                            file.raw = Raw::Doubtful;
+                            doubtful.push(*ino);
+                        }
                         file.size = metadata.len();
                         if file.mtime_of_backing {
                             node.rec.mtime = mtime_of(Time {
@@ -125,14 +127,16 @@ impl Tree {
                         }
                     }
                 }
-                None => lost_backing(file, *ino, &mut missing),
+                None => {
+                    if lost_backing(file) {
+                        doubtful.push(*ino);
+                    }
+                }
             }
         }
-        for ino in missing.keys() {
-            if let Some(node) = self.nodes.get_mut(ino) {
-                node.run.seal_error = Some("its backing file is gone".into());
-            }
-        }
+        let mut batch = Batch::default();
+        self.write_records(&doubtful, &[], &mut batch);
+        journal.commit(batch)?;
         for number in backing.all()? {
             backing.seen(number);
             if !used.contains(&number) {
@@ -143,21 +147,21 @@ impl Tree {
     }
 }
 
-/// A file that was never written has none; one that is sealed is read from its objects.
-fn lost_backing(file: &mut File, ino: Ino, missing: &mut InoMap<()>) {
-    if let Data::Staged { sealed, .. } = &mut file.data {
-        match sealed.take() {
-            Some(sealed) => {
-                file.data = Data::Staged {
-                    backing: 0,
-                    sealed: Some(sealed),
-                };
-            }
-            None if file.size > 0 => {
-                missing.insert(ino, ());
-                file.size = 0;
-            }
-            None => {}
-        }
+/// A file that was never written has none; one that is sealed is read from its objects. True where
+/// bytes that were there once are gone.
+fn lost_backing(file: &mut File) -> bool {
+    let Data::Staged { backing, sealed } = &mut file.data else {
+        return false;
+    };
+    if sealed.is_some() {
+        *backing = 0;
+        file.raw = Raw::Unsynced;
+        return false;
     }
+    let lost = file.size > 0;
+    if lost {
+        file.size = 0;
+        file.raw = Raw::Doubtful;
+    }
+    lost
 }

@@ -68,7 +68,7 @@ pub fn open_stage(state: &Path) -> Arc<Stage> {
         workers: 2,
         ..SealerLimits::default()
     };
-    Stage::open(StageConfig {
+    let config = StageConfig {
         dir: state.join("stage"),
         name: REPO.to_owned(),
         repository: Arc::new(repository.unwrap()),
@@ -82,8 +82,9 @@ pub fn open_stage(state: &Path) -> Arc<Stage> {
         settle: Duration::from_millis(20),
         quota_bytes: None,
         content_cache_bytes: 64 << 20,
-    })
-    .unwrap()
+        boot_id: "boot".to_owned(),
+    };
+    Stage::open(config, &()).unwrap()
 }
 
 /// A live mount; taken off when dropped.

@@ -4,12 +4,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use formats::{Algorithm, ChangeSet, Compression, Hash, RepoPath};
+use formats::{ChangeSet, Hash, RepoPath};
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::{
-    Attr, Caller, FileType, FreezeError, Frozen, Fs, Handle, Ino, OpenFiles, OpenFlags, RenameMode,
-    Result, SetAttr, SetTime, Stage, StageConfig, StageParams, Time,
+    Attr, Caller, FileType, FreezeError, Frozen, Fs, Handle, Ino, OpenFiles, OpenFlags, Progress,
+    RenameMode, Result, SetAttr, SetTime, Stage, StageConfig, StageParams, Time,
 };
+use parking_lot::Mutex;
 
 use super::Published;
 
@@ -37,10 +38,24 @@ pub struct Bench {
     pub hardlink_groups: bool,
     quota: Option<u64>,
     start: Hash,
+    /// Names the start of the machine.
+    pub boot: u64,
+    /// What files are sealed by.
+    pub seal: Arc<Mutex<SealParams>>,
+    pub sealer: Arc<Sealer>,
 }
 
 pub fn path(text: &str) -> RepoPath {
     text.parse().unwrap()
+}
+
+/// A directory in memory where there is one: the tests' many syncs would wait for the disk.
+fn fast_dir() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() {
+        return tempfile::tempdir_in(memory).unwrap();
+    }
+    tempfile::tempdir().unwrap()
 }
 
 fn clock() -> Time {
@@ -59,6 +74,25 @@ impl Bench {
     }
 
     pub fn with(
+        published: (Arc<Published>, Hash),
+        settle: Duration,
+        hardlink_groups: bool,
+    ) -> Self {
+        Self::in_dir(fast_dir(), published, settle, hardlink_groups)
+    }
+
+    /// On a disk, whose filesystem knows more of ranges than one in memory.
+    pub fn on_disk(published: (Arc<Published>, Hash)) -> Self {
+        Self::in_dir(
+            tempfile::tempdir().unwrap(),
+            published,
+            Duration::ZERO,
+            false,
+        )
+    }
+
+    fn in_dir(
+        dir: tempfile::TempDir,
         (published, start): (Arc<Published>, Hash),
         settle: Duration,
         hardlink_groups: bool,
@@ -68,11 +102,14 @@ impl Bench {
             stage: None,
             fs: Fs::new(clock, (0, 0)),
             root: Ino(0),
-            dir: tempfile::tempdir().unwrap(),
+            dir,
             settle,
             hardlink_groups,
             quota: None,
             start,
+            boot: 1,
+            seal: Arc::default(),
+            sealer: Arc::new(Sealer::new(SealerLimits::default()).unwrap()),
         };
         bench.open();
         bench
@@ -87,28 +124,28 @@ impl Bench {
 
     /// Opens the stage, as after a start of the program.
     pub fn open(&mut self) {
-        let params = StageParams {
-            seal: Arc::new(SealParams {
-                algorithm: Algorithm::Sha1,
-                compression: Compression::Zlib,
-                chunking: None,
-                bulk_chunks: false,
-            }),
-            hardlink_groups: self.hardlink_groups,
-        };
-        let stage = Stage::open(StageConfig {
+        self.open_with(&());
+    }
+
+    pub fn open_with(&mut self, progress: &dyn Progress) {
+        let (seal, hardlink_groups) = (Arc::clone(&self.seal), self.hardlink_groups);
+        let config = StageConfig {
             dir: self.dir.path().join("stage"),
             name: "test.example.org".to_owned(),
             repository: Arc::clone(&self.published.repository),
             root: self.start,
-            params: Arc::new(move || params.clone()),
+            params: Arc::new(move || StageParams {
+                seal: Arc::new(seal.lock().clone()),
+                hardlink_groups,
+            }),
             clock,
-            sealer: Arc::new(Sealer::new(SealerLimits::default()).unwrap()),
+            sealer: Arc::clone(&self.sealer),
             settle: self.settle,
             quota_bytes: self.quota,
             content_cache_bytes: 64 << 20,
-        })
-        .unwrap();
+            boot_id: self.boot.to_string(),
+        };
+        let stage = Stage::open(config, progress).unwrap();
         self.fs.add_repository(Arc::clone(&stage)).unwrap();
         self.stage = Some(stage);
         let attr = self
@@ -131,6 +168,14 @@ impl Bench {
 
     pub fn reopen(&mut self) {
         self.close();
+        self.open();
+    }
+
+    /// Reopens after the machine stopped. What a power loss left of the files, `damage` decides.
+    pub fn power_loss(&mut self, damage: impl FnOnce(&Self)) {
+        self.close();
+        damage(self);
+        self.boot += 1;
         self.open();
     }
 

@@ -20,6 +20,8 @@ use crate::reftest::published::{self, Reader};
 const NAME: &str = "test.example.org";
 /// Long enough that some files are sealed before they are written again, and some are not.
 const SETTLE: Duration = Duration::from_millis(3);
+/// The machine is not started anew here.
+const BOOT: &str = "boot";
 const SEAL_WAIT: Duration = Duration::from_secs(60);
 
 /// See the module's head.
@@ -117,6 +119,7 @@ impl World {
             message: String::new(),
             allow_empty: false,
             on_conflict: OnConflict::Fail,
+            boot_id: BOOT.to_owned(),
             clock: Arc::new(SystemTime::now),
         };
         let publisher = &self.running().publisher;
@@ -186,7 +189,7 @@ impl Running {
             ..SealerLimits::default()
         };
         let params = params(home);
-        let stage = Stage::open(StageConfig {
+        let config = StageConfig {
             dir: dir.join("stage"),
             name: NAME.to_owned(),
             repository: Arc::clone(publisher.repository()),
@@ -197,8 +200,9 @@ impl Running {
             settle: SETTLE,
             quota_bytes: None,
             content_cache_bytes: 1 << 30,
-        });
-        let stage = stage.unwrap();
+            boot_id: BOOT.to_owned(),
+        };
+        let stage = Stage::open(config, &()).unwrap();
         assert_eq!(
             stage.base_root(),
             root,

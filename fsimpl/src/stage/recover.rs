@@ -1,0 +1,359 @@
+//! After the machine stopped without a farewell: what was not synced is not trusted.
+//!
+//! The journal may be an older one, backing files and objects may be short, hold zeros, or be gone.
+//! For each staged file whose bytes were not known to be on disk:
+//!
+//! | the journal says | and | then |
+//! | --- | --- | --- |
+//! | sealed | its objects hash to their names | they are the truth; raw bytes that were not synced go |
+//! | sealed | they do not, but the raw bytes were synced | it is sealed again |
+//! | sealed | they do not, and the raw bytes yield the same objects | those are there again |
+//! | sealed | neither | it is in doubt |
+//! | unsealed | its raw bytes were synced and not written to since | it is sealed as usual |
+//! | unsealed | they were not | it is in doubt: nobody can tell what is missing |
+//!
+//! A file in doubt shows what is left of it, is named by `status`, and keeps a commit from being made
+//! until it is written again, removed, or accepted as it is. This runs before anybody uses the stage.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, unbounded};
+use formats::{Content, ObjectName, RepoPath};
+use parking_lot::Mutex;
+
+use super::{Progress, Stage, StageError};
+use crate::error::FsError;
+use crate::journal::{Batch, inode_key, meta_key};
+use crate::seal::{CancelToken, Generation, Known, RawHash, SealJob, Sealed, Source};
+use crate::tree::{Body, Data, Raw};
+use crate::types::Ino;
+
+const BOOT: &str = "boot";
+/// Files that are sealed again at a time, to compare.
+const COMPARED_AT_ONCE: usize = 512;
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// A sealed file whose objects are damaged, and whose raw bytes may be what they were made of.
+struct Compared {
+    ino: Ino,
+    number: u64,
+    content: Content,
+}
+
+impl Stage {
+    /// Looks at what was not synced, if the machine was started since.
+    pub(super) fn recover(&self, boot_id: &str, progress: &dyn Progress) -> Result<(), StageError> {
+        let before: Option<String> = self.journal.meta(BOOT).map_err(FsError::from)?;
+        if before.as_deref() == Some(boot_id) {
+            return Ok(());
+        }
+        if self.tree.read().nodes.len() > 1 {
+            self.distrust(progress)?;
+            // nothing is looked at twice
+            self.sync()?;
+        }
+        if before.is_none() {
+            self.sync_directories()?;
+        }
+        let mut batch = Batch::default();
+        batch.put(meta_key(BOOT), &boot_id);
+        self.journal.commit(batch).map_err(FsError::from)?;
+        Ok(self.journal.sync().map_err(FsError::from)?)
+    }
+
+    /// A new stage's directories survive power loss: nobody syncs them later.
+    fn sync_directories(&self) -> Result<(), StageError> {
+        let below = ["", "backing", "objects", "objects/data", "journal"];
+        let own = below.map(|name| self.dir.join(name));
+        let above = self.dir.parent().map(Path::to_owned);
+        for dir in own.into_iter().chain(above) {
+            let synced = File::open(&dir).and_then(|dir| dir.sync_all());
+            synced.map_err(|source| StageError::Io { path: dir, source })?;
+        }
+        Ok(())
+    }
+
+    fn distrust(&self, progress: &dyn Progress) -> Result<(), FsError> {
+        let unsound = self.unsound_objects(progress);
+        let needed = self.tree.read().staged_objects();
+        // one that nobody refers to would be taken for stored when equal bytes are sealed
+        self.remove_objects_but(&needed);
+        let compared = self.judge(&unsound)?;
+        let same = self.seal_and_compare(&compared);
+        for file in compared.iter().filter(|file| !same.contains(&file.ino)) {
+            self.lose_objects(file.ino)?;
+        }
+        self.judge_those_without_raw_bytes(&unsound)?;
+        let doubtful = self
+            .tree
+            .read()
+            .nodes
+            .values()
+            .filter(|n| n.rec.is_doubtful())
+            .count();
+        if doubtful > 0 {
+            tracing::warn!(
+                repository = %self.name,
+                "the machine stopped before the bytes of {doubtful} file(s) were on disk; `prepub status` names them"
+            );
+        }
+        Ok(())
+    }
+
+    /// Hashes all objects that were not synced; those that are not what their names say, and are not
+    /// published either. Damaged ones are removed.
+    fn unsound_objects(&self, progress: &dyn Progress) -> HashSet<ObjectName> {
+        let mut names = HashSet::new();
+        for node in self.tree.read().nodes.values() {
+            if let Some(Data::Staged {
+                sealed: Some(sealed),
+                ..
+            }) = node.rec.file().map(|file| &file.data)
+                && !self.seals.is_synced(sealed.at)
+            {
+                names.extend(sealed.content.objects());
+            }
+        }
+        let names: Vec<ObjectName> = names.into_iter().collect();
+        if names.is_empty() {
+            return HashSet::new();
+        }
+        tracing::info!(
+            repository = %self.name,
+            "the machine was restarted: checking {} object(s) that had not been synced",
+            names.len()
+        );
+        let next = AtomicUsize::new(0);
+        let unsound = Mutex::new(HashSet::new());
+        let told = Mutex::new(Instant::now());
+        let work = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(name) = names.get(at) else {
+                    return;
+                };
+                if !self.is_sound(name) {
+                    unsound.lock().insert(*name);
+                }
+                if let Some(mut told) = told.try_lock()
+                    && told.elapsed() >= PROGRESS_EVERY
+                {
+                    *told = Instant::now();
+                    progress.rehashed(at as u64, names.len() as u64);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.feed.sealer().workers() {
+                scope.spawn(work);
+            }
+            work();
+        });
+        progress.rehashed(names.len() as u64, names.len() as u64);
+        unsound.into_inner()
+    }
+
+    fn is_sound(&self, name: &ObjectName) -> bool {
+        match store::verify(&*self.objects, name) {
+            Ok(_) => return true,
+            Err(error) if error.is_not_found() => {}
+            Err(error) => {
+                tracing::warn!(%error, object = %name, "damaged when the machine stopped");
+                if let Err(error) = self.objects.delete(name) {
+                    tracing::warn!(%error, object = %name, "cannot remove an object");
+                }
+            }
+        }
+        // equal bytes may have been published before; a storage that does not answer is asked again
+        // when the object is needed
+        !matches!(self.repository.store().has(name), Ok(false))
+    }
+
+    /// Decides what is to become of each staged file; those whose raw bytes have to be compared with
+    /// their objects' names are returned.
+    fn judge(&self, unsound: &HashSet<ObjectName>) -> Result<Vec<Compared>, FsError> {
+        let mut tree = self.tree.write();
+        let (mut batch, mut compared, mut gone) = (Batch::default(), Vec::new(), Vec::new());
+        for (ino, node) in &mut tree.nodes {
+            let Body::File(file) = &mut node.rec.body else {
+                continue;
+            };
+            let Data::Staged { backing, sealed } = &mut file.data else {
+                continue;
+            };
+            match sealed {
+                None if *backing != 0 && file.raw == Raw::Unsynced => file.raw = Raw::Doubtful,
+                None => continue,
+                Some(sealed) if sealed.content.objects().all(|o| !unsound.contains(&o)) => {
+                    if *backing == 0 || file.raw == Raw::Synced {
+                        continue;
+                    }
+                    gone.push((std::mem::take(backing), file.size));
+                }
+                Some(_) if file.raw == Raw::Synced && self.has_bytes(*backing, file.size)? => {
+                    *sealed = None;
+                }
+                Some(sealed) if *backing != 0 => {
+                    let content = sealed.content.clone();
+                    compared.push(Compared {
+                        ino: *ino,
+                        number: *backing,
+                        content,
+                    });
+                    continue;
+                }
+                Some(_) => continue,
+            }
+            batch.put(inode_key(ino.0), &node.rec);
+        }
+        self.journal.commit(batch)?;
+        for (number, size) in gone {
+            self.drop_backing(number, size);
+        }
+        Ok(compared)
+    }
+
+    fn has_bytes(&self, number: u64, size: u64) -> Result<bool, FsError> {
+        let found = self.backing.stat(number)?;
+        Ok(found.is_some_and(|metadata| metadata.len() == size))
+    }
+
+    /// Seals raw bytes that may be damaged; the files whose objects came out as recorded.
+    fn seal_and_compare(&self, files: &[Compared]) -> HashSet<Ino> {
+        let mut same = HashSet::new();
+        for some in files.chunks(COMPARED_AT_ONCE) {
+            let (done, results) = unbounded();
+            for file in some {
+                self.seal_apart(file, done.clone());
+            }
+            drop(done);
+            let expected: HashMap<Ino, &Content> =
+                some.iter().map(|file| (file.ino, &file.content)).collect();
+            for (ino, sealed) in results {
+                if expected
+                    .get(&ino)
+                    .is_some_and(|content| **content == sealed.content)
+                {
+                    same.insert(ino);
+                }
+            }
+        }
+        same
+    }
+
+    fn seal_apart(&self, file: &Compared, done: Sender<(Ino, Sealed)>) {
+        let ino = file.ino;
+        self.feed.sealer().submit(SealJob {
+            id: self.feed.next_job(),
+            source: Source::Path(self.backing.path(file.number)),
+            size_hint: 0,
+            params: self.params_now().seal,
+            objects: Arc::clone(&self.objects),
+            cancel: CancelToken::new(),
+            generation: Generation::default(),
+            not_before: Instant::now(),
+            urgent: true,
+            known: Arc::new(|_: &RawHash| None::<Content>) as Arc<dyn Known>,
+            done: Box::new(move |result| {
+                if let Ok(sealed) = result {
+                    // the receiver waits for all senders to go
+                    let _ = done.send((ino, sealed));
+                }
+            }),
+        });
+    }
+
+    /// What is left of a file are raw bytes that are not what they were.
+    fn lose_objects(&self, ino: Ino) -> Result<(), FsError> {
+        let mut tree = self.tree.write();
+        let Some(node) = tree.nodes.get_mut(&ino) else {
+            return Ok(());
+        };
+        if let Body::File(file) = &mut node.rec.body
+            && let Data::Staged { backing, sealed } = &mut file.data
+        {
+            *sealed = None;
+            let left = self.backing.stat(*backing)?.map_or(0, |m| m.len());
+            self.recount_staged(file.size, left);
+            (file.size, file.raw) = (left, Raw::Doubtful);
+        }
+        let mut batch = Batch::default();
+        batch.put(inode_key(ino.0), &node.rec);
+        Ok(self.journal.commit(batch)?)
+    }
+
+    /// Files that have their bytes in objects only, some of which are neither sound nor there again.
+    fn judge_those_without_raw_bytes(&self, unsound: &HashSet<ObjectName>) -> Result<(), FsError> {
+        let mut tree = self.tree.write();
+        let mut batch = Batch::default();
+        let lost = |object: ObjectName| {
+            unsound.contains(&object) && !matches!(self.objects.has(&object), Ok(true))
+        };
+        for (ino, node) in &mut tree.nodes {
+            if let Body::File(file) = &mut node.rec.body
+                && let Data::Staged {
+                    backing: 0,
+                    sealed: Some(sealed),
+                } = &file.data
+                && file.size > 0
+                && sealed.content.objects().any(lost)
+            {
+                file.raw = Raw::Doubtful;
+                batch.put(inode_key(ino.0), &node.rec);
+            }
+        }
+        Ok(self.journal.commit(batch)?)
+    }
+
+    /// Files in doubt at and below the targets are taken as they are from now on; how many. One that
+    /// has no bytes left at all, in objects that are gone, cannot be.
+    ///
+    /// # Errors
+    /// When the journal cannot be written; nothing was accepted then.
+    pub fn accept_doubtful(&self, targets: &[RepoPath]) -> Result<usize, FsError> {
+        let mut due = Vec::new();
+        {
+            let mut tree = self.tree.write();
+            let doubtful = tree.nodes.iter().filter(|(_, node)| {
+                node.rec.is_doubtful() && node.rec.is_unsealed() && !node.names.is_empty()
+            });
+            let inos: Vec<Ino> = doubtful.map(|(ino, _)| *ino).collect();
+            let below = |path: &RepoPath| targets.iter().any(|target| path.is_within(target));
+            let mut batch = Batch::default();
+            for ino in inos {
+                if !tree.paths_of(ino).iter().any(below) {
+                    continue;
+                }
+                let Some(node) = tree.nodes.get_mut(&ino) else {
+                    continue;
+                };
+                if let Some(file) = node.rec.file_mut() {
+                    file.raw = Raw::Unsynced;
+                }
+                batch.put(inode_key(ino.0), &node.rec);
+                due.push((ino, node.run.generation));
+            }
+            if let Err(error) = self.journal.commit(batch) {
+                let mut undo = Batch::default();
+                for (ino, _) in &due {
+                    if let Some(node) = tree.nodes.get_mut(ino) {
+                        if let Some(file) = node.rec.file_mut() {
+                            file.raw = Raw::Doubtful;
+                        }
+                        undo.put(inode_key(ino.0), &node.rec);
+                    }
+                }
+                self.journal.undo(undo);
+                return Err(error.into());
+            }
+        }
+        self.feed.urge(&due);
+        Ok(due.len())
+    }
+}
