@@ -6,7 +6,9 @@
 //!
 //! What is negotiated, and why: plain writes, each of which reaches us before it returns (no
 //! writeback cache, no passthrough). Entries, attributes and pages are cached for good and
-//! invalidated exactly. The kernel keeps locks, applies no umask (default ACLs replace it), and
+//! invalidated exactly. O_TRUNC comes as a request of its own, once the kernel has made sure that
+//! nobody executes the file: taken with the open, the running program would be gone before the
+//! caller hears ETXTBSY. The kernel keeps locks, applies no umask (default ACLs replace it), and
 //! strips set-ID bits itself (no `HANDLE_KILLPRIV`: we could not tell whose write it is).
 //!
 //! fuser 0.18 reads times before 1970 wrongly; `words.rs` puts that right. An overflow at

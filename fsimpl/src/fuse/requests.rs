@@ -93,7 +93,6 @@ impl Adapter {
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = [
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_POSIX_ACL,
             InitFlags::FUSE_PARALLEL_DIROPS,
@@ -179,7 +178,12 @@ impl Filesystem for Adapter {
                 answer_attr("setattr", fs.setattr(&caller, number, &set), reply);
             });
         }
-        answer_attr("setattr", self.fs.setattr(&caller, number, &set), reply);
+        let done = self.fs.setattr(&caller, number, &set);
+        if let (Some(0), Some(emptied), true) = (size, set.handle, done.is_ok()) {
+            // nothing is left to copy
+            self.cold.remove(emptied);
+        }
+        answer_attr("setattr", done, reply);
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
@@ -308,7 +312,7 @@ impl Filesystem for Adapter {
         let (fs, cold) = (Arc::clone(&self.fs), Arc::clone(&self.cold));
         let open = move || match fs.open(&caller, number, flags) {
             Ok(made) => {
-                if flags.write && !flags.truncate {
+                if flags.write {
                     cold.insert(made);
                 }
                 reply.opened(FileHandle(made.0), opened(flags));

@@ -13,3 +13,4 @@ mod metadata;
 mod operations;
 mod published;
 mod sessions;
+mod shared;
