@@ -169,6 +169,9 @@ impl Stage {
             if state.dirty {
                 attr.size = state.size;
                 attr.mtime = state.mtime;
+                if tree.node(ino).is_none_or(|node| node.rec.atime.is_none()) {
+                    attr.atime = state.mtime;
+                }
                 attr.ctime = attr.ctime.max(state.ctime);
                 attr.blocks = state.size.div_ceil(512);
             }

@@ -28,7 +28,7 @@ use formats::{Name, RepoPath, Row};
 use crate::error::{FsError, Result};
 use crate::lower::Revisions;
 use crate::stage::FrozenMark;
-use crate::types::Ino;
+use crate::types::{Ino, Time};
 
 pub(crate) use record::{
     Body, Data, Dentry, Dir, File, Names, Origin, Raw, Record, RevId, SealedData, Under, mtime_of,
@@ -87,6 +87,13 @@ pub(crate) struct Node {
     pub(crate) run: Runtime,
 }
 
+/// That the access time of an unstaged inode was set, to what and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Accessed {
+    pub(crate) atime: Time,
+    pub(crate) ctime: Time,
+}
+
 /// An unstaged inode.
 pub(crate) struct LowerNode {
     pub(crate) parent: Ino,
@@ -100,6 +107,8 @@ pub(crate) struct LowerNode {
     pub(crate) kids: u32,
     /// It has lost its place; this is what it was.
     pub(crate) detached: Option<Box<(RevId, RepoPath)>>,
+    /// Remembered for as long as the inode is known: no catalog has a place for it.
+    pub(crate) accessed: Option<Box<Accessed>>,
 }
 
 /// What a name in a directory is.

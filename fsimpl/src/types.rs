@@ -73,7 +73,10 @@ pub struct Attr {
     pub size: u64,
     /// 512-byte blocks.
     pub blocks: u64,
-    /// Last modification. There is no access time: it is shown as the modification time.
+    /// Last access as it was set; reading never changes it. The modification time where it was
+    /// never set.
+    pub atime: Time,
+    /// Last modification.
     pub mtime: Time,
     /// Last change of the inode.
     pub ctime: Time,
@@ -112,6 +115,8 @@ pub struct SetAttr {
     pub gid: Option<u32>,
     /// Truncate or extend.
     pub size: Option<u64>,
+    /// Access time.
+    pub atime: Option<SetTime>,
     /// Modification time.
     pub mtime: Option<SetTime>,
     /// The handle it came through, if any: a file that was unlinked is still reachable by it.

@@ -183,6 +183,48 @@ fn times_are_kept_to_the_nanosecond() {
 }
 
 #[test]
+fn an_access_time_is_kept_and_never_published() {
+    let mut bench = small();
+    let at = |secs| Time { secs, nanos: 7 };
+    let touch = |bench: &Bench, path: &str, secs| {
+        let set = SetAttr {
+            atime: Some(SetTime::At(at(secs))),
+            ..SetAttr::default()
+        };
+        bench.fs.setattr(&ROOT, bench.ino(path), &set).unwrap()
+    };
+    let before = bench.find("/d/f").unwrap();
+    assert_eq!(before.atime, before.mtime);
+    let after = touch(&bench, "/d/f", 1000);
+    assert_eq!((after.atime, after.mtime), (at(1000), before.mtime));
+    assert!(after.ctime > before.ctime);
+    touch(&bench, "/d", 2000);
+    assert!(bench.changes().is_empty(), "nothing to publish");
+    // it stays with the file that becomes staged, over a restart
+    bench.chmod("/d/f", 0o600);
+    bench.write("/d/new", b"new");
+    touch(&bench, "/d/new", 3000);
+    bench.wait_sealed();
+    let changes = bench.changes();
+    touch(&bench, "/d/f", 4000);
+    assert_eq!(bench.changes().changes, changes.changes);
+    bench.reopen();
+    assert_eq!(bench.find("/d/f").unwrap().atime, at(4000));
+    assert_eq!(bench.find("/d/new").unwrap().atime, at(3000));
+    // a write moves the time of modification alone; without one set, both are one
+    let handle = bench.open_write("/d/new");
+    bench.fs.write(&ROOT, handle, 0, b"N").unwrap();
+    assert_eq!(bench.find("/d/new").unwrap().atime, at(3000));
+    bench.fs.release(handle).unwrap();
+    assert_eq!(bench.find("/d/new").unwrap().atime, at(3000));
+    let handle = bench.open_write("/d/g");
+    bench.fs.write(&ROOT, handle, 0, b"G").unwrap();
+    let during = bench.find("/d/g").unwrap();
+    assert_eq!(during.atime, during.mtime);
+    bench.fs.release(handle).unwrap();
+}
+
+#[test]
 fn set_id_bits_do_not_survive_others() {
     let bench = small();
     bench.chmod("/d/f", 0o6755);

@@ -17,6 +17,7 @@ impl Fs {
             rdev: 0,
             size: 4096,
             blocks: 8,
+            atime: self.started,
             mtime: self.started,
             ctime: self.started,
         }

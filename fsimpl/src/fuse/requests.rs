@@ -151,7 +151,7 @@ impl Filesystem for Adapter {
         uid: Option<u32>,
         gid: Option<u32>,
         size: Option<u64>,
-        _atime: Option<TimeOrNow>,
+        atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
         fh: Option<FileHandle>,
@@ -166,6 +166,7 @@ impl Filesystem for Adapter {
             uid,
             gid,
             size,
+            atime: atime.map(set_time),
             mtime: mtime.map(set_time),
             handle: fh.map(handle),
         };

@@ -41,7 +41,7 @@ pub(super) fn file_attr(attr: &Attr) -> FileAttr {
         ino: INodeNo(attr.ino.0),
         size: attr.size,
         blocks: attr.blocks,
-        atime: mtime,
+        atime: system_time(attr.atime),
         mtime,
         ctime: system_time(attr.ctime),
         crtime: mtime,
@@ -70,6 +70,7 @@ pub(super) fn nothing(number: Ino) -> Attr {
         rdev: 0,
         size: 4096,
         blocks: 8,
+        atime: epoch,
         mtime: epoch,
         ctime: epoch,
     }

@@ -3,7 +3,7 @@
 use super::{require_changeable, xattr};
 use crate::error::{FsError, Result};
 use crate::stage::Stage;
-use crate::tree::{Body, Record, mtime_of};
+use crate::tree::{Accessed, Body, Record, mtime_of};
 use crate::types::{Attr, Caller, Handle, Ino, SetAttr, SetTime, StatFs, Time};
 use formats::Kind;
 
@@ -28,7 +28,10 @@ impl Stage {
         let rest =
             set.perm.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some();
         if !rest {
-            return self.getattr(ino, set.handle);
+            return match set.atime {
+                Some(time) => self.set_atime(ino, time),
+                None => self.getattr(ino, set.handle),
+            };
         }
         self.change(|txn| {
             require_changeable(txn.tree, ino)?;
@@ -43,6 +46,23 @@ impl Stage {
                     state.mtime = resolve(time, now);
                     state.mtime_set = true;
                 }
+            }
+            self.attr_of(txn.tree, ino)
+        })
+    }
+
+    /// Sets the access time alone, which changes nothing that is ever published: it stages nothing,
+    /// and a snapshot has the inode as it was.
+    fn set_atime(&self, ino: Ino, time: SetTime) -> Result<Attr> {
+        self.change(|txn| {
+            require_changeable(txn.tree, ino)?;
+            let now = txn.now;
+            let atime = resolve(time, now);
+            if let Some(lower) = txn.tree.lower.get_mut(&ino) {
+                lower.accessed = Some(Box::new(Accessed { atime, ctime: now }));
+            } else {
+                let rec = txn.record_quietly(ino)?;
+                (rec.atime, rec.ctime) = (Some(atime), now);
             }
             self.attr_of(txn.tree, ino)
         })
@@ -96,6 +116,9 @@ fn resolve(time: SetTime, now: Time) -> Time {
 fn apply(rec: &mut Record, set: &SetAttr, now: Time) {
     rec.ctime = now;
     xattr::explicit(rec);
+    if let Some(time) = set.atime {
+        rec.atime = Some(resolve(time, now));
+    }
     if let Some(time) = set.mtime {
         rec.mtime = mtime_of(resolve(time, now));
         if let Some(file) = rec.file_mut() {

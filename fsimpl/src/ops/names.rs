@@ -304,6 +304,7 @@ fn new_inode(
         ctime: now,
         xattrs,
         stamp: txn.tree.tick,
+        atime: None,
     };
     let run = Runtime {
         lookups: AtomicU64::new(1),

@@ -199,7 +199,11 @@ impl Stage {
 
 fn know(tree: &mut Tree, dir: Ino, name: &Name, row: &Row) -> (Ino, Attr) {
     let ino = tree.know_lower(dir, name, row, 1);
-    (ino, lower_attr(ino, row))
+    let known = tree.lower.get(&ino);
+    (
+        ino,
+        lower_attr(ino, row, known.and_then(|n| n.accessed.as_deref())),
+    )
 }
 
 impl Tree {

@@ -211,6 +211,7 @@ fn root_record(revisions: &Revisions, now: crate::types::Time) -> Result<Record,
             ctime: now,
             xattrs: None,
             stamp: 0,
+            atime: None,
         },
     })
 }

@@ -118,6 +118,7 @@ impl Tree {
             lookups: AtomicU64::new(lookups),
             kids: 0,
             detached: None,
+            accessed: None,
         };
         self.lower.insert(ino, lower);
         self.add_kids(parent, 1);

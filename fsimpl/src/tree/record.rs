@@ -31,6 +31,9 @@ pub(crate) struct Record {
     pub(crate) xattrs: Option<Box<Xattrs>>,
     /// The tree's tick when it last changed.
     pub(crate) stamp: u64,
+    /// The access time, where one was set; never published. Last, for records of version 1 end
+    /// before it.
+    pub(crate) atime: Option<Time>,
 }
 
 /// The type of a staged inode, and what only that type has.
@@ -288,6 +291,7 @@ impl Record {
             ctime: time_of(entry.mtime),
             xattrs: (!entry.xattrs.is_empty()).then(|| Box::new(entry.xattrs.clone())),
             stamp,
+            atime: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use formats::Row;
 
-use super::{Body, Node, Tree, group_of, rdev_of, time_of, type_of};
+use super::{Accessed, Body, Node, Tree, group_of, rdev_of, time_of, type_of};
 use crate::error::{FsError, Result};
 use crate::types::{Attr, FileType, Ino};
 
@@ -18,7 +18,7 @@ impl Tree {
             return self.staged_attr(ino, node);
         }
         let lower = self.lower.get(&ino).ok_or(FsError::Stale(ino.0))?;
-        let mut attr = lower_attr(ino, &*self.row_of(ino)?);
+        let mut attr = lower_attr(ino, &*self.row_of(ino)?, lower.accessed.as_deref());
         if lower.detached.is_some() {
             attr.nlink = 0;
         }
@@ -45,6 +45,7 @@ impl Tree {
             rdev,
             size,
             blocks: blocks(rec.file_type(), size),
+            atime: rec.atime.unwrap_or_else(|| time_of(rec.mtime)),
             mtime: time_of(rec.mtime),
             ctime: rec.ctime,
         })
@@ -70,8 +71,8 @@ impl Tree {
     }
 }
 
-/// The attributes of a published row.
-pub(crate) fn lower_attr(ino: Ino, row: &Row) -> Attr {
+/// The attributes of a published row, and what was done to its inode since.
+pub(crate) fn lower_attr(ino: Ino, row: &Row, accessed: Option<&Accessed>) -> Attr {
     let entry = &row.entry;
     let kind = type_of(entry);
     let is_dir = kind == FileType::Directory;
@@ -98,8 +99,9 @@ pub(crate) fn lower_attr(ino: Ino, row: &Row) -> Attr {
         rdev: rdev_of(entry),
         size,
         blocks: blocks(kind, size),
+        atime: accessed.map_or(mtime, |of| of.atime),
         mtime,
-        ctime: mtime,
+        ctime: accessed.map_or(mtime, |of| of.ctime.max(mtime)),
     }
 }
 

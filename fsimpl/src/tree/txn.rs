@@ -256,8 +256,9 @@ impl<'a> Txn<'a> {
 
     fn stage_one(&mut self, ino: Ino) -> Result<()> {
         let row = self.tree.row_of(ino)?;
-        let rec = Record::from_entry(&row.entry, self.tree.ino_path(ino), self.tree.tick);
+        let mut rec = Record::from_entry(&row.entry, self.tree.ino_path(ino), self.tree.tick);
         let lower = self.tree.lower.get(&ino).ok_or(FsError::Stale(ino.0))?;
+        rec.atime = lower.accessed.as_ref().map(|accessed| accessed.atime);
         let parent = lower.parent;
         let names = if lower.detached.is_some() {
             Vec::new()

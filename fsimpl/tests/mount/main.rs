@@ -7,6 +7,7 @@
 
 mod acl;
 mod caches;
+mod calls;
 mod fixture;
 mod many;
 mod metadata;

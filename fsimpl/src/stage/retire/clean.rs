@@ -59,6 +59,7 @@ impl Stage {
                     lookups: AtomicU64::new(lookups),
                     kids: node.run.kids,
                     detached: None,
+                    accessed: None,
                 };
                 tree.put_lower(gone.ino, lower);
             }
