@@ -16,6 +16,7 @@ mod manager;
 mod official;
 mod outcomes;
 mod parts;
+mod posix;
 mod progress;
 mod publish;
 mod reftest;
