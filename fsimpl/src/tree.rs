@@ -87,10 +87,11 @@ pub(crate) struct Node {
     pub(crate) run: Runtime,
 }
 
-/// That the access time of an unstaged inode was set, to what and when.
+/// What an unstaged inode has that no catalog has a place for.
 #[derive(Clone, Copy)]
-pub(crate) struct Accessed {
-    pub(crate) atime: Time,
+pub(crate) struct Unpublished {
+    /// The access time, where one was set.
+    pub(crate) atime: Option<Time>,
     pub(crate) ctime: Time,
 }
 
@@ -107,8 +108,8 @@ pub(crate) struct LowerNode {
     pub(crate) kids: u32,
     /// It has lost its place; this is what it was.
     pub(crate) detached: Option<Box<(RevId, RepoPath)>>,
-    /// Remembered for as long as the inode is known: no catalog has a place for it.
-    pub(crate) accessed: Option<Box<Accessed>>,
+    /// Remembered for as long as the inode is known, so that a commit is not seen by `stat`.
+    pub(crate) unpublished: Option<Box<Unpublished>>,
 }
 
 /// What a name in a directory is.

@@ -217,6 +217,12 @@ fn an_access_time_is_kept_and_never_published() {
     assert_eq!(bench.find("/d/new").unwrap().atime, at(3000));
     bench.fs.release(handle).unwrap();
     assert_eq!(bench.find("/d/new").unwrap().atime, at(3000));
+    // a commit is no change of the file: whoever knows it sees the times it had
+    let before = bench.find("/d/new").unwrap();
+    bench.wait_sealed();
+    bench.commit("");
+    assert_eq!(bench.find("/d/new").unwrap(), before);
+    assert!(bench.changes().is_empty());
     let handle = bench.open_write("/d/g");
     bench.fs.write(&ROOT, handle, 0, b"G").unwrap();
     let during = bench.find("/d/g").unwrap();

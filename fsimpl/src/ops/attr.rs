@@ -3,7 +3,7 @@
 use super::{require_changeable, xattr};
 use crate::error::{FsError, Result};
 use crate::stage::Stage;
-use crate::tree::{Accessed, Body, Record, mtime_of};
+use crate::tree::{Body, Record, Unpublished, mtime_of};
 use crate::types::{Attr, Caller, Handle, Ino, SetAttr, SetTime, StatFs, Time};
 use formats::Kind;
 
@@ -59,7 +59,10 @@ impl Stage {
             let now = txn.now;
             let atime = resolve(time, now);
             if let Some(lower) = txn.tree.lower.get_mut(&ino) {
-                lower.accessed = Some(Box::new(Accessed { atime, ctime: now }));
+                lower.unpublished = Some(Box::new(Unpublished {
+                    atime: Some(atime),
+                    ctime: now,
+                }));
             } else {
                 let rec = txn.record_quietly(ino)?;
                 (rec.atime, rec.ctime) = (Some(atime), now);

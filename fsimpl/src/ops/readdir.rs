@@ -202,7 +202,7 @@ fn know(tree: &mut Tree, dir: Ino, name: &Name, row: &Row) -> (Ino, Attr) {
     let known = tree.lower.get(&ino);
     (
         ino,
-        lower_attr(ino, row, known.and_then(|n| n.accessed.as_deref())),
+        lower_attr(ino, row, known.and_then(|n| n.unpublished.as_deref())),
     )
 }
 

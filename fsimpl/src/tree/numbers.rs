@@ -118,7 +118,7 @@ impl Tree {
             lookups: AtomicU64::new(lookups),
             kids: 0,
             detached: None,
-            accessed: None,
+            unpublished: None,
         };
         self.lower.insert(ino, lower);
         self.add_kids(parent, 1);

@@ -11,6 +11,7 @@
 use formats::{Compression, Content, Entry, Kind, Mtime, Name, Regular, RepoPath, Xattrs};
 use serde::{Deserialize, Serialize};
 
+use super::Unpublished;
 use crate::types::{FileType, Ino, Time};
 
 /// Which published revision, by the stage's own numbering; 0 names none.
@@ -386,6 +387,13 @@ impl Record {
     /// The file is to be sealed as soon as nobody writes to it.
     pub(crate) fn awaits_sealing(&self) -> bool {
         self.is_unsealed() && !self.is_doubtful()
+    }
+
+    /// What a catalog has no place for.
+    pub(crate) fn unpublished(&self) -> Option<Box<Unpublished>> {
+        let Self { atime, ctime, .. } = *self;
+        let needed = atime.is_some() || ctime != time_of(self.mtime);
+        needed.then(|| Box::new(Unpublished { atime, ctime }))
     }
 
     /// The file is staged and its content is not known as objects.

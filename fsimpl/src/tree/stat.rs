@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use formats::Row;
 
-use super::{Accessed, Body, Node, Tree, group_of, rdev_of, time_of, type_of};
+use super::{Body, Node, Tree, Unpublished, group_of, rdev_of, time_of, type_of};
 use crate::error::{FsError, Result};
 use crate::types::{Attr, FileType, Ino};
 
@@ -18,7 +18,7 @@ impl Tree {
             return self.staged_attr(ino, node);
         }
         let lower = self.lower.get(&ino).ok_or(FsError::Stale(ino.0))?;
-        let mut attr = lower_attr(ino, &*self.row_of(ino)?, lower.accessed.as_deref());
+        let mut attr = lower_attr(ino, &*self.row_of(ino)?, lower.unpublished.as_deref());
         if lower.detached.is_some() {
             attr.nlink = 0;
         }
@@ -71,8 +71,8 @@ impl Tree {
     }
 }
 
-/// The attributes of a published row, and what was done to its inode since.
-pub(crate) fn lower_attr(ino: Ino, row: &Row, accessed: Option<&Accessed>) -> Attr {
+/// The attributes of a published row, with what its inode has beyond that.
+pub(crate) fn lower_attr(ino: Ino, row: &Row, more: Option<&Unpublished>) -> Attr {
     let entry = &row.entry;
     let kind = type_of(entry);
     let is_dir = kind == FileType::Directory;
@@ -99,9 +99,9 @@ pub(crate) fn lower_attr(ino: Ino, row: &Row, accessed: Option<&Accessed>) -> At
         rdev: rdev_of(entry),
         size,
         blocks: blocks(kind, size),
-        atime: accessed.map_or(mtime, |of| of.atime),
+        atime: more.and_then(|more| more.atime).unwrap_or(mtime),
         mtime,
-        ctime: accessed.map_or(mtime, |of| of.ctime.max(mtime)),
+        ctime: more.map_or(mtime, |more| more.ctime.max(mtime)),
     }
 }
 

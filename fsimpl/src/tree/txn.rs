@@ -258,7 +258,10 @@ impl<'a> Txn<'a> {
         let row = self.tree.row_of(ino)?;
         let mut rec = Record::from_entry(&row.entry, self.tree.ino_path(ino), self.tree.tick);
         let lower = self.tree.lower.get(&ino).ok_or(FsError::Stale(ino.0))?;
-        rec.atime = lower.accessed.as_ref().map(|accessed| accessed.atime);
+        if let Some(known) = lower.unpublished.as_deref() {
+            rec.atime = known.atime;
+            rec.ctime = rec.ctime.max(known.ctime);
+        }
         let parent = lower.parent;
         let names = if lower.detached.is_some() {
             Vec::new()

@@ -59,7 +59,7 @@ impl Stage {
                     lookups: AtomicU64::new(lookups),
                     kids: node.run.kids,
                     detached: None,
-                    accessed: None,
+                    unpublished: node.rec.unpublished(),
                 };
                 tree.put_lower(gone.ino, lower);
             }
