@@ -42,6 +42,6 @@ pub fn boot_id() -> String {
     match std::fs::read_to_string(BOOT_ID) {
         Ok(id) => id.trim().to_owned(),
         // then each start of the program is taken for one of the machine: slow, and safe
-        Err(_) => format!("unknown, {:?}", SystemTime::now()),
+        Err(_) => format!("unknown, {:?}", wall()),
     }
 }

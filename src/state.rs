@@ -284,6 +284,19 @@ impl State {
     }
 }
 
+/// Makes a directory that survives power loss.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_dir(dir: &Path) -> std::io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        made => made?,
+    }
+    let parent = dir.parent().unwrap_or(dir);
+    File::open(parent)?.sync_all()
+}
+
 /// Replaces a small file: at every instant it is the old or the new one.
 fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     let temporary = path.with_extension("new");

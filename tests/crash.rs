@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::dice::Dice;
 use crate::support::golden::manifest_field;
 use crate::support::{REPO, Sandbox};
 
@@ -19,18 +20,6 @@ fn kills() -> u64 {
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(50)
-}
-
-/// A small reproducible generator: no test depends on what the clock says.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % below
-    }
 }
 
 /// What the writer was told is done: file name to content.

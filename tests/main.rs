@@ -17,6 +17,7 @@ mod official;
 mod outcomes;
 mod parts;
 mod posix;
+mod powerloss;
 mod progress;
 mod publish;
 mod reftest;

@@ -80,14 +80,20 @@ fn sources(below: &Path) -> Vec<PathBuf> {
 fn one_file_speaks_each_protocol() {
     let root = workspace_root();
     for (word, only) in [
-        ("fuser::", "fsimpl/src/fuse"),
-        ("flate2::", "formats/src/compress"),
+        // the second is a filesystem for tests, which is no part of the program
+        (
+            "fuser::",
+            &["fsimpl/src/fuse", "tests/powerloss/layer.rs"][..],
+        ),
+        ("flate2::", &["formats/src/compress"]),
     ] {
         for room in [
             "src",
+            "tests",
             "formats/src",
             "store/src",
             "fsimpl/src",
+            "fsimpl/tests",
             "commit/src",
             "receiver/src",
         ] {
@@ -97,13 +103,17 @@ fn one_file_speaks_each_protocol() {
                     .unwrap()
                     .to_string_lossy()
                     .into_owned();
+                if only.iter().any(|only| relative.starts_with(only)) || relative == "tests/tidy.rs"
+                {
+                    continue;
+                }
                 let text = std::fs::read_to_string(&file).unwrap();
-                let code = text
+                let mut code = text
                     .lines()
                     .filter(|line| !line.trim_start().starts_with("//"));
                 assert!(
-                    relative.starts_with(only) || code.clone().all(|line| !line.contains(word)),
-                    "{relative} names {word}; only {only} may"
+                    code.all(|line| !line.contains(word)),
+                    "{relative} names {word}; only {only:?} may"
                 );
             }
         }

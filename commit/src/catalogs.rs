@@ -351,7 +351,7 @@ impl<'a> Plan<'a> {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Closed, CatalogsError> {
         for (name, bytes) in &self.empty_objects {
-            store::put(storage, name, bytes).map_err(|source| CatalogsError::Put {
+            store::put_whole(storage, name, bytes).map_err(|source| CatalogsError::Put {
                 kind: name.kind,
                 source,
             })?;

@@ -194,7 +194,8 @@ pub(crate) fn settle(
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    // none of those that were removed comes back when nobody suspects it any more
+    storage.sync()
 }
 
 /// Looks once more whether every object is there: a garbage collection may have come in between.

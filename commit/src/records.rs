@@ -185,7 +185,7 @@ pub(crate) fn store_bytes(
     let stored = formats::compress::compress(Compression::Zlib, bytes);
     let hash = Hash::of(algorithm, &stored);
     let name = ObjectName::new(hash, kind);
-    store::put(storage, &name, &stored).map_err(storage_error("write", name))?;
+    store::put_whole(storage, &name, &stored).map_err(storage_error("write", name))?;
     Ok(hash)
 }
 

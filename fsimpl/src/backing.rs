@@ -146,7 +146,7 @@ impl Backing {
     /// Makes all bytes written so far survive power loss.
     pub(crate) fn sync_all(&self) -> Result<()> {
         let dir = File::open(&self.dir).map_err(|source| failed(&self.dir, source))?;
-        rustix::fs::syncfs(&dir).map_err(|errno| failed(&self.dir, errno.into()))
+        store::sync_filesystem(&dir).map_err(|errno| failed(&self.dir, errno.into()))
     }
 
     /// Room for `bytes` more.

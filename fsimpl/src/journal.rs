@@ -15,6 +15,7 @@
 //! disk was full): it is then opened anew, and what the failed operation may have left in the log
 //! is undone first. Nothing here knows what the records mean.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -156,7 +157,10 @@ struct State {
 impl Journal {
     /// Opens or makes the journal in `dir`.
     pub(crate) fn open(dir: &Path) -> Result<Self, JournalError> {
-        let engine = Engine::open(dir).map_err(|source| wrap(dir, source))?;
+        if !dir.exists() {
+            make(dir)?;
+        }
+        let engine = open_unlocked(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             state: Mutex::new(State {
@@ -272,7 +276,7 @@ impl Journal {
     fn revive<'a>(&self, state: &'a mut State) -> Result<&'a Engine, JournalError> {
         let engine = match state.engine.take() {
             Some(engine) => engine,
-            None => self.reopen()?,
+            None => open_unlocked(&self.dir)?,
         };
         if !state.to_undo.is_empty() {
             let undo = Batch {
@@ -286,17 +290,43 @@ impl Journal {
         }
         Ok(state.engine.insert(engine))
     }
+}
 
-    fn reopen(&self) -> Result<Engine, JournalError> {
-        let mut tries = 0;
-        loop {
-            match Engine::open(&self.dir) {
-                Err(fjall::Error::Locked) if tries < REOPEN_TRIES => {
-                    tries += 1;
-                    std::thread::sleep(REOPEN_PAUSE);
-                }
-                other => return other.map_err(|source| wrap(&self.dir, source)),
+/// Makes an empty journal. The engine cannot go on with one that it had only half made: it gets its
+/// name when all of it is there and synced.
+fn make(dir: &Path) -> Result<(), JournalError> {
+    let failed = |source: io::Error| wrap(dir, source.into());
+    let new = dir.with_extension("new");
+    match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let engine = Engine::open(&new).map_err(|source| wrap(dir, source))?;
+    let synced = engine.database.persist(PersistMode::SyncAll);
+    synced.map_err(|source| wrap(dir, source))?;
+    drop(engine);
+    // of its files' names the engine takes care
+    for made in [&new.join("keyspaces"), &new] {
+        sync_dir(made).map_err(failed)?;
+    }
+    fs::rename(&new, dir).map_err(failed)?;
+    sync_dir(dir.parent().unwrap_or(dir)).map_err(failed)
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Opens the engine, as soon as the threads of one that was there before have let go of its files.
+fn open_unlocked(dir: &Path) -> Result<Engine, JournalError> {
+    let mut tries = 0;
+    loop {
+        match Engine::open(dir) {
+            Err(fjall::Error::Locked) if tries < REOPEN_TRIES => {
+                tries += 1;
+                std::thread::sleep(REOPEN_PAUSE);
             }
+            other => return other.map_err(|source| wrap(dir, source)),
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod abort;
 mod bases;
+mod doubt;
 mod feed;
 mod freeze;
 mod known;

@@ -13,6 +13,7 @@
 mod ino;
 mod numbers;
 mod over;
+mod raw;
 mod record;
 mod restore;
 mod stat;
@@ -30,8 +31,9 @@ use crate::lower::Revisions;
 use crate::stage::FrozenMark;
 use crate::types::{Ino, Time};
 
+pub(crate) use raw::Raw;
 pub(crate) use record::{
-    Body, Data, Dentry, Dir, File, Names, Origin, Raw, Record, RevId, SealedData, Under, mtime_of,
+    Body, Data, Dentry, Dir, File, Names, Origin, Record, RevId, SealedData, Under, mtime_of,
     rdev_of, time_of, type_of,
 };
 pub(crate) use restore::restore;

@@ -172,11 +172,14 @@ fn what_was_not_synced_is_named_and_not_published() {
     for how in ALL_DAMAGE {
         let mut bench = bench(NEVER);
         bench.write("/a/new", b"0123456789");
-        bench.write("/a/one", b"changed");
+        bench.write("/a/kept", b"changed");
         bench.write("/a/taken back", b"whatever");
         bench.write("/a/removed", b"whatever");
         bench.power_loss(|bench| damage(backings(bench), how));
-        assert_refused(&bench, &["/a/new", "/a/one", "/a/removed", "/a/taken back"]);
+        assert_refused(
+            &bench,
+            &["/a/kept", "/a/new", "/a/removed", "/a/taken back"],
+        );
         // it stays so, whatever is started again
         bench.reopen();
         assert_eq!(in_doubt(&bench).len(), 4, "{how:?}");
@@ -185,7 +188,7 @@ fn what_was_not_synced_is_named_and_not_published() {
         bench.write("/a/new", b"again");
         bench.unlink("/a/removed").unwrap();
         bench.stage().abort(&path("/a/taken back")).unwrap();
-        assert_refused(&bench, &["/a/one"]);
+        assert_refused(&bench, &["/a/kept"]);
         assert_eq!(accept(bench.stage(), "/a/elsewhere"), 0);
         assert_eq!(accept(bench.stage(), "/a"), 1);
         assert!(in_doubt(&bench).is_empty());
@@ -196,8 +199,94 @@ fn what_was_not_synced_is_named_and_not_published() {
             Damage::Zeros => &[0; 7],
             Damage::Gone => b"",
         };
-        assert_eq!(bench.published.read(&root, "/a/one"), left, "{how:?}");
+        assert_eq!(bench.published.read(&root, "/a/kept"), left, "{how:?}");
     }
+}
+
+#[test]
+fn a_published_file_that_was_changed_is_what_it_was() {
+    for how in ALL_DAMAGE {
+        let mut bench = bench(NEVER);
+        let before = bench.find("/a/one").unwrap();
+        let handle = bench.open_write("/a/one");
+        bench.fs.write(&ROOT, handle, 3, b" more").unwrap();
+        bench.fs.release(handle).unwrap();
+        bench.power_loss(|bench| damage(backings(bench), how));
+        // the change is lost, which is said; what nobody had touched is not
+        assert_refused(&bench, &["/a/one"]);
+        assert_eq!(bench.read("/a/one"), b"one");
+        assert_eq!(bench.find("/a/one").unwrap().mtime, before.mtime);
+        bench.reopen();
+        assert_refused(&bench, &["/a/one"]);
+        assert_eq!(accept(bench.stage(), "/a"), 1);
+        assert!(bench.freeze("").unwrap().change_set.changes.is_empty());
+    }
+}
+
+#[test]
+fn a_change_that_was_fsynced_or_sealed_is_kept() {
+    let mut bench = bench(NEVER);
+    bench.write("/a/two", b"two");
+    bench.commit("");
+    for (name, fsync) in [("/a/one", true), ("/a/two", false)] {
+        let handle = bench.open_write(name);
+        bench.fs.write(&ROOT, handle, 3, b" more").unwrap();
+        if fsync {
+            bench.fs.fsync(handle, false).unwrap();
+        }
+        bench.fs.release(handle).unwrap();
+        if !fsync {
+            bench.wait_sealed();
+        }
+    }
+    bench.power_loss(|_| {});
+    assert!(in_doubt(&bench).is_empty());
+    assert_eq!(bench.read("/a/one"), b"one more");
+    assert_eq!(bench.read("/a/two"), b"two more");
+}
+
+#[test]
+fn a_file_goes_back_to_what_it_was_last_in_objects() {
+    let mut bench = bench(Duration::ZERO);
+    bench.write("/a/one", b"second");
+    bench.wait_sealed();
+    bench.power_loss(|bench| damage(backings(bench), Damage::Gone));
+    assert!(in_doubt(&bench).is_empty());
+    bench.sealer.pause();
+    let handle = bench.open_write("/a/one");
+    bench.fs.write(&ROOT, handle, 6, b" third").unwrap();
+    bench.fs.release(handle).unwrap();
+    bench.close();
+    bench.sealer.resume();
+    bench.boot += 1;
+    damage(backings(&bench), Damage::Zeros);
+    bench.open();
+    assert_refused(&bench, &["/a/one"]);
+    assert_eq!(bench.read("/a/one"), b"second");
+}
+
+#[test]
+fn a_sealed_file_without_raw_bytes_that_was_changed_is_what_it_was() {
+    let mut bench = bench(Duration::ZERO);
+    bench.write("/a/new", &[b'n'; 10_000]);
+    bench.wait_sealed();
+    // from here on its bytes are in objects only
+    bench.power_loss(|_| {});
+    assert!(in_doubt(&bench).is_empty());
+    bench.sealer.pause();
+    let handle = bench.open_write("/a/new");
+    bench.fs.write(&ROOT, handle, 10_000, b"more").unwrap();
+    bench.fs.release(handle).unwrap();
+    // nobody may sweep away what it may have to go back to
+    bench.write("/a/other", b"other");
+    bench.stage().abort(&path("/a/other")).unwrap();
+    bench.close();
+    bench.sealer.resume();
+    bench.boot += 1;
+    damage(backings(&bench), Damage::Zeros);
+    bench.open();
+    assert_refused(&bench, &["/a/new"]);
+    assert_eq!(bench.read("/a/new"), [b'n'; 10_000]);
 }
 
 #[test]

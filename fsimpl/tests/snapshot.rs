@@ -570,3 +570,47 @@ fn step(bench: &Bench, dice: &mut Dice) {
         }
     }
 }
+
+#[test]
+fn a_name_that_was_replaced_and_went_while_its_snapshot_was_published_stays_gone() {
+    for published in [false, true] {
+        let bench = bench();
+        if published {
+            bench.write("/a/one", b"changed");
+        } else {
+            bench.write("/a/new", b"new");
+        }
+        let name = if published { "/a/one" } else { "/a/new" };
+        let frozen = bench.freeze("").unwrap();
+        bench.write("/a/later", b"later");
+        bench.rename("/a/later", name).unwrap();
+        bench.rename(name, "/b/moved").unwrap();
+        let root = bench.published.commit(&bench.stage().base_root(), &frozen);
+        bench.stage().retire(frozen.id, &root).unwrap();
+        assert!(!bench.exists(name), "{name} is back");
+        assert_eq!(bench.read("/b/moved"), b"later");
+        let root = bench.commit("");
+        let tree = bench.published.tree(&root);
+        assert!(!tree.contains_key(&name.parse().unwrap()));
+    }
+}
+
+#[test]
+fn names_that_come_and_go_while_a_snapshot_is_published_leave_nothing() {
+    let bench = bench();
+    bench.write("/a/new", b"new");
+    for published in [true, false] {
+        let frozen = bench.freeze("").unwrap();
+        bench.write("/a/passing", b"x");
+        bench.unlink("/a/passing").unwrap();
+        if published {
+            let root = bench.published.commit(&bench.stage().base_root(), &frozen);
+            bench.stage().retire(frozen.id, &root).unwrap();
+            assert_eq!(bench.stage().summary(), fsimpl::StageSummary::default());
+            bench.write("/a/next", b"next");
+        } else {
+            bench.stage().thaw(frozen.id).unwrap();
+            assert_eq!(lines(&bench.changes()), ["/a same over", "/a/next put"]);
+        }
+    }
+}

@@ -131,7 +131,7 @@ impl Repo {
         };
         let stage = Stage::open(config, progress)?;
         let txn_dir = state.txn(&name);
-        std::fs::create_dir_all(&txn_dir)
+        crate::state::make_dir(&txn_dir)
             .context(format_args!("cannot make {}", txn_dir.display()))?;
         let repo = Self {
             published,

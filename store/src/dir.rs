@@ -192,10 +192,10 @@ impl Inner {
         }
     }
 
-    /// Gives a complete file its object name.
-    fn publish(&self, temp: Temp, name: &ObjectName) -> Result<Stored> {
+    /// Gives a complete file its object name; with `sync`, once its bytes are synced.
+    fn publish(&self, temp: Temp, name: &ObjectName, sync: bool) -> Result<Stored> {
         let failed = |action, e: Errno| StoreError::io(action, self.object_path(name), e.into());
-        if self.durability == Durability::Each {
+        if sync || self.durability == Durability::Each {
             rustix::fs::fdatasync(temp.file()).map_err(|e| failed("sync", e))?;
         }
         fail::fail_point!("store::keep", |_| Err(StoreError::Injected("store::keep")));
@@ -391,7 +391,8 @@ impl ObjectStore for DirStore {
     }
 
     fn sync(&self) -> Result<()> {
-        rustix::fs::syncfs(&self.0.data).map_err(|e| StoreError::io("sync", &self.0.root, e.into()))
+        crate::sync_filesystem(&self.0.data)
+            .map_err(|e| StoreError::io("sync", &self.0.root, e.into()))
     }
 
     fn local_dir(&self) -> Option<&Path> {
@@ -439,7 +440,7 @@ impl ObjectStore for DirStore {
         };
         let temp = inner.temp()?;
         match rustix::fs::ioctl_ficlone(temp.file(), &source) {
-            Ok(()) => inner.publish(temp, name).map(Some),
+            Ok(()) => inner.publish(temp, name, false).map(Some),
             Err(_) => Ok(None),
         }
     }

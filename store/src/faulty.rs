@@ -357,6 +357,11 @@ impl Write for FaultyPending {
 }
 
 impl Pending for FaultyPending {
+    fn keep_whole(self: Box<Self>, name: &ObjectName) -> Result<Stored> {
+        let Self { inner, plan } = *self;
+        plan.around(Op::Keep, || inner.keep_whole(name))
+    }
+
     fn keep(self: Box<Self>, name: &ObjectName) -> Result<Stored> {
         let Self { inner, plan } = *self;
         plan.around(Op::Keep, || inner.keep(name))

@@ -21,6 +21,7 @@ pub mod revision;
 mod fetch;
 mod flight;
 mod lru;
+mod sync;
 
 pub use content::{ContentCache, ContentError, ContentFile, ContentLimits};
 pub use dir::{DirStore, Durability};
@@ -30,7 +31,8 @@ pub use fetch::ObjectFault;
 pub use http::{HttpOptions, HttpStore};
 pub use memory::MemoryStore;
 pub use object_store::{
-    ObjectStore, Pending, Stored, get, put, read_error, transfer, verify, write_error,
+    ObjectStore, Pending, Stored, get, put, put_whole, read_error, transfer, verify, write_error,
 };
 pub use repository::{CatalogFault, CatalogFile, Head, HeadError, Limits, RepoError, Repository};
 pub use revision::{Revision, Walk};
+pub use sync::sync_filesystem;

@@ -119,6 +119,27 @@ pub trait Pending: Write + Send {
     /// # Errors
     /// When the store cannot be written; nothing is kept then.
     fn keep(self: Box<Self>, name: &ObjectName) -> Result<Stored>;
+
+    /// As [`Pending::keep`], with the bytes synced before they get their name: whatever survives a
+    /// power loss is whole. That it survives takes [`ObjectStore::sync`] all the same.
+    ///
+    /// # Errors
+    /// As [`Pending::keep`].
+    fn keep_whole(self: Box<Self>, name: &ObjectName) -> Result<Stored> {
+        self.keep(name)
+    }
+}
+
+/// Stores bytes that are all at hand, by [`Pending::keep_whole`].
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn put_whole(store: &dyn ObjectStore, name: &ObjectName, bytes: &[u8]) -> Result<Stored> {
+    let mut pending = store.begin()?;
+    pending
+        .write_all(bytes)
+        .map_err(|e| write_error(store, name, e))?;
+    pending.keep_whole(name)
 }
 
 /// Stores bytes that are all at hand.

@@ -1,6 +1,7 @@
 //! A sandbox for one test: state directory, mount point, daemon and the program.
 
 pub mod client;
+pub mod dice;
 pub mod golden;
 pub mod trees;
 

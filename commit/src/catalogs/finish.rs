@@ -279,9 +279,10 @@ pub(crate) fn store_file(
     }
     let hashing = compressor.finish().map_err(failed)?;
     let hash = hashing.hasher.finish();
+    // catalogs are few: what a power loss leaves of a commit that was not done is whole
     let stored = hashing
         .inner
-        .keep(&ObjectName::new(hash, kind))
+        .keep_whole(&ObjectName::new(hash, kind))
         .map_err(put)?;
     Ok((hash, hashing.bytes, stored))
 }

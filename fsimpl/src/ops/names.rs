@@ -63,6 +63,7 @@ impl Stage {
                 data: Data::EMPTY,
                 mtime_of_backing: false,
                 raw: Raw::Unsynced,
+                former: None,
             }),
             NodeType::Fifo => Body::Fifo,
             NodeType::Socket => Body::Socket,
@@ -124,6 +125,7 @@ impl Stage {
             },
             mtime_of_backing: true,
             raw: Raw::Unsynced,
+            former: None,
         });
         match self.make(caller, parent, name, perm, body) {
             Ok(attr) => Ok((attr, self.open_new(caller, &attr, number, flags)?)),

@@ -184,7 +184,7 @@ impl Stage {
                 Data::Staged {
                     sealed: Some(sealed),
                     ..
-                } if file.raw != Raw::Doubtful => Some(Data::Staged {
+                } if !file.raw.is_doubtful() => Some(Data::Staged {
                     backing: 0,
                     sealed: Some(sealed.clone()),
                 }),
@@ -249,6 +249,7 @@ fn set_content(txn: &mut Txn<'_>, ino: Ino, data: Data, size: u64) -> Result<()>
     file.data = data;
     file.mtime_of_backing = false;
     file.raw = Raw::Unsynced;
+    file.former = None;
     if let Some(node) = txn.tree.nodes.get_mut(&ino) {
         node.run.generation = node.run.generation.wrapping_add(1);
         node.run.seal_error = None;

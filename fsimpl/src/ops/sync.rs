@@ -125,6 +125,7 @@ impl Stage {
             return Ok(());
         }
         file.raw = Raw::Synced;
+        file.former = None;
         if state.dirty {
             file.size = state.size;
         }

@@ -328,18 +328,20 @@ impl Stage {
 fn mark_dirty(txn: &mut Txn<'_>, ino: Ino, number: u64, keep: u64) -> Result<(u64, bool)> {
     txn.stage(ino)?;
     let rec = txn.record(ino)?;
+    let mtime = rec.mtime;
     let Some(file) = rec.file_mut() else {
         return Err(FsError::Invalid("not a regular file"));
     };
     let (size, was) = (file.size, file.raw);
+    file.former = file.to_revert_to(mtime);
     file.data = Data::Staged {
         backing: number,
         sealed: None,
     };
     file.mtime_of_backing = true;
     // only bytes that are all gone are in doubt no more
-    let still = was == Raw::Doubtful && keep > 0;
-    file.raw = if still { was } else { Raw::Unsynced };
+    let still = was.is_doubtful() && keep > 0;
+    file.raw = if still { Raw::Doubtful } else { Raw::Unsynced };
     if let Some(node) = txn.tree.nodes.get_mut(&ino) {
         node.run.generation = node.run.generation.wrapping_add(1);
         node.run.seal_error = None;

@@ -37,10 +37,14 @@ pub(crate) struct Bare {
 impl FrozenMark {
     /// True if the snapshot has this name as it is now.
     pub(crate) fn includes(&self, parent: Ino, name: &Name, dentry: &Dentry) -> bool {
-        dentry.stamp <= self.stamp
-            && !self.leaves_out(dentry)
-            && (self.whole.contains_key(&parent.0)
-                || (!self.names.is_empty() && self.names.contains_key(&(parent.0, name.clone()))))
+        dentry.stamp <= self.stamp && !self.leaves_out(dentry) && self.may_have(parent, name)
+    }
+
+    /// True if the snapshot has all names of a directory, or this one. What is at the name now may
+    /// have come there since.
+    pub(crate) fn may_have(&self, parent: Ino, name: &Name) -> bool {
+        self.whole.contains_key(&parent.0)
+            || (!self.names.is_empty() && self.names.contains_key(&(parent.0, name.clone())))
     }
 
     /// True if the file of a name is being written; of a name that is gone, the file that is

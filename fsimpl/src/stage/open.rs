@@ -126,6 +126,7 @@ impl Stage {
                 file.mtime_of_backing = false;
                 if vouch && file.raw == Raw::Unsynced {
                     file.raw = Raw::Synced;
+                    file.former = None;
                 }
                 batch.put(inode_key(ino.0), &node.rec);
             }
@@ -167,10 +168,8 @@ fn require_same_repository(journal: &Journal, dir: &Path, wanted: &str) -> Resul
 }
 
 fn open_objects(dir: &Path) -> Result<Arc<dyn ObjectStore>, StageError> {
-    let store = match DirStore::open(dir, Durability::Batch) {
-        Ok(store) => store,
-        Err(_) => DirStore::create(dir, Durability::Batch).map_err(StageError::Objects)?,
-    };
+    // one that was only half made is finished
+    let store = DirStore::create(dir, Durability::Batch).map_err(StageError::Objects)?;
     store.clean_leftovers().map_err(StageError::Objects)?;
     Ok(Arc::new(store))
 }

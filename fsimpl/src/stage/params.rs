@@ -156,6 +156,7 @@ impl Stage {
             };
             if backing != 0 {
                 file.raw = Raw::Synced;
+                file.former = None;
             }
         }
         let mut batch = Batch::default();
@@ -188,7 +189,7 @@ impl Tree {
             else {
                 return None;
             };
-            if sealed.params == params.fingerprint(file.size) || file.raw == Raw::Doubtful {
+            if sealed.params == params.fingerprint(file.size) || file.raw.is_doubtful() {
                 return None;
             }
             if !self.paths_of(*ino).iter().any(below) {

@@ -8,12 +8,14 @@
 //! | sealed | its objects hash to their names | they are the truth; raw bytes that were not synced go |
 //! | sealed | they do not, but the raw bytes were synced | it is sealed again |
 //! | sealed | they do not, and the raw bytes yield the same objects | those are there again |
-//! | sealed | neither | it is in doubt |
+//! | sealed | neither, but the objects are in the repository's storage | those are taken |
+//! | sealed | nothing of that | it is in doubt |
 //! | unsealed | its raw bytes were synced and not written to since | it is sealed as usual |
 //! | unsealed | they were not | it is in doubt: nobody can tell what is missing |
+//! | either, and in doubt | it had been published or sealed before it was changed | it is that again |
 //!
-//! A file in doubt shows what is left of it, is named by `status`, and keeps a commit from being made
-//! until it is written again, removed, or accepted as it is. This runs before anybody uses the stage.
+//! A file in doubt shows what is left of it (or what it was before), is named by `status`, and keeps a
+//! commit from being made until it is written again, removed, or accepted as it is. This runs before anybody uses the stage.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -23,14 +25,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, unbounded};
-use formats::{Content, ObjectName, RepoPath};
+use formats::{Content, Mtime, ObjectName};
 use parking_lot::Mutex;
 
 use super::{Progress, Stage, StageError};
 use crate::error::FsError;
 use crate::journal::{Batch, inode_key, meta_key};
 use crate::seal::{CancelToken, Generation, Known, RawHash, SealJob, Sealed, Source};
-use crate::tree::{Body, Data, Raw};
+use crate::tree::{self, Body, Data, Raw};
 use crate::types::Ino;
 
 const BOOT: &str = "boot";
@@ -69,8 +71,7 @@ impl Stage {
 
     /// A new stage's directories survive power loss: nobody syncs them later.
     fn sync_directories(&self) -> Result<(), StageError> {
-        let below = ["", "backing", "objects", "objects/data", "journal"];
-        let own = below.map(|name| self.dir.join(name));
+        let own = ["", "backing", "objects", "objects/data"].map(|name| self.dir.join(name));
         let above = self.dir.parent().map(Path::to_owned);
         for dir in own.into_iter().chain(above) {
             let synced = File::open(&dir).and_then(|dir| dir.sync_all());
@@ -87,7 +88,7 @@ impl Stage {
         let compared = self.judge(&unsound)?;
         let same = self.seal_and_compare(&compared);
         for file in compared.iter().filter(|file| !same.contains(&file.ino)) {
-            self.lose_objects(file.ino)?;
+            self.lose_objects(file.ino, &unsound)?;
         }
         self.judge_those_without_raw_bytes(&unsound)?;
         let doubtful = self
@@ -106,18 +107,21 @@ impl Stage {
         Ok(())
     }
 
-    /// Hashes all objects that were not synced; those that are not what their names say, and are not
-    /// published either. Damaged ones are removed.
+    /// Hashes all objects that were not synced; those that are not what their names say. Damaged ones
+    /// are removed.
     fn unsound_objects(&self, progress: &dyn Progress) -> HashSet<ObjectName> {
         let mut names = HashSet::new();
-        for node in self.tree.read().nodes.values() {
-            if let Some(Data::Staged {
-                sealed: Some(sealed),
-                ..
-            }) = node.rec.file().map(|file| &file.data)
-                && !self.seals.is_synced(sealed.at)
-            {
-                names.extend(sealed.content.objects());
+        for file in self.tree.read().nodes.values().filter_map(|n| n.rec.file()) {
+            let former = file.former.as_ref().map(|former| &former.data);
+            for data in [&file.data].into_iter().chain(former) {
+                if let Data::Staged {
+                    sealed: Some(sealed),
+                    ..
+                } = data
+                    && !self.seals.is_synced(sealed.at)
+                {
+                    names.extend(sealed.content.objects());
+                }
             }
         }
         let names: Vec<ObjectName> = names.into_iter().collect();
@@ -170,9 +174,27 @@ impl Stage {
                 }
             }
         }
-        // equal bytes may have been published before; a storage that does not answer is asked again
-        // when the object is needed
-        !matches!(self.repository.store().has(name), Ok(false))
+        false
+    }
+
+    /// True if a file whose objects are not all sound here can do with those of the storage: equal
+    /// bytes may have been published before. There, too, some may be damaged that an interrupted
+    /// commit left. A storage that does not answer is asked again when the object is needed.
+    fn is_in_storage(&self, content: &Content, unsound: &HashSet<ObjectName>) -> bool {
+        let storage = self.repository.store();
+        content
+            .objects()
+            .filter(|object| unsound.contains(object))
+            .all(|object| {
+                if matches!(self.objects.has(&object), Ok(true)) {
+                    // it was made again
+                    return true;
+                }
+                match storage.local_dir() {
+                    Some(_) => store::verify(&**storage, &object).is_ok(),
+                    None => !matches!(storage.has(&object), Ok(false)),
+                }
+            })
     }
 
     /// Decides what is to become of each staged file; those whose raw bytes have to be compared with
@@ -181,20 +203,31 @@ impl Stage {
         let mut tree = self.tree.write();
         let (mut batch, mut compared, mut gone) = (Batch::default(), Vec::new(), Vec::new());
         for (ino, node) in &mut tree.nodes {
-            let Body::File(file) = &mut node.rec.body else {
+            let rec = &mut node.rec;
+            let Body::File(file) = &mut rec.body else {
                 continue;
             };
             let Data::Staged { backing, sealed } = &mut file.data else {
                 continue;
             };
             match sealed {
-                None if *backing != 0 && file.raw == Raw::Unsynced => file.raw = Raw::Doubtful,
+                None if *backing != 0 && (file.raw == Raw::Unsynced || file.former.is_some()) => {
+                    let (number, size) = (*backing, file.size);
+                    if revert(file, &mut rec.mtime, unsound) {
+                        gone.push((number, size));
+                    } else {
+                        file.raw = Raw::Doubtful;
+                    }
+                }
                 None => continue,
                 Some(sealed) if sealed.content.objects().all(|o| !unsound.contains(&o)) => {
                     if *backing == 0 || file.raw == Raw::Synced {
+                        // what it was before is of no more use
+                        file.former = None;
                         continue;
                     }
                     gone.push((std::mem::take(backing), file.size));
+                    file.former = None;
                 }
                 Some(_) if file.raw == Raw::Synced && self.has_bytes(*backing, file.size)? => {
                     *sealed = None;
@@ -269,19 +302,31 @@ impl Stage {
         });
     }
 
-    /// What is left of a file are raw bytes that are not what they were.
-    fn lose_objects(&self, ino: Ino) -> Result<(), FsError> {
+    /// What is left of a file are raw bytes that are not what they were, or what it was before.
+    fn lose_objects(&self, ino: Ino, unsound: &HashSet<ObjectName>) -> Result<(), FsError> {
         let mut tree = self.tree.write();
         let Some(node) = tree.nodes.get_mut(&ino) else {
             return Ok(());
         };
-        if let Body::File(file) = &mut node.rec.body
-            && let Data::Staged { backing, sealed } = &mut file.data
-        {
-            *sealed = None;
-            let left = self.backing.stat(*backing)?.map_or(0, |m| m.len());
-            self.recount_staged(file.size, left);
-            (file.size, file.raw) = (left, Raw::Doubtful);
+        let rec = &mut node.rec;
+        if let Body::File(file) = &mut rec.body {
+            let (number, size) = (file.data.backing().unwrap_or(0), file.size);
+            if let Data::Staged {
+                backing,
+                sealed: Some(sealed),
+            } = &mut file.data
+                && self.is_in_storage(&sealed.content, unsound)
+            {
+                *backing = 0;
+                self.drop_backing(number, size);
+            } else if revert(file, &mut rec.mtime, unsound) {
+                self.drop_backing(number, size);
+            } else if let Data::Staged { sealed, .. } = &mut file.data {
+                *sealed = None;
+                let left = self.backing.stat(number)?.map_or(0, |m| m.len());
+                self.recount_staged(size, left);
+                (file.size, file.raw) = (left, Raw::Doubtful);
+            }
         }
         let mut batch = Batch::default();
         batch.put(inode_key(ino.0), &node.rec);
@@ -292,68 +337,42 @@ impl Stage {
     fn judge_those_without_raw_bytes(&self, unsound: &HashSet<ObjectName>) -> Result<(), FsError> {
         let mut tree = self.tree.write();
         let mut batch = Batch::default();
-        let lost = |object: ObjectName| {
-            unsound.contains(&object) && !matches!(self.objects.has(&object), Ok(true))
-        };
         for (ino, node) in &mut tree.nodes {
-            if let Body::File(file) = &mut node.rec.body
+            let rec = &mut node.rec;
+            if let Body::File(file) = &mut rec.body
                 && let Data::Staged {
                     backing: 0,
                     sealed: Some(sealed),
                 } = &file.data
                 && file.size > 0
-                && sealed.content.objects().any(lost)
+                && !self.is_in_storage(&sealed.content, unsound)
             {
-                file.raw = Raw::Doubtful;
+                if !revert(file, &mut rec.mtime, unsound) {
+                    file.raw = Raw::Doubtful;
+                }
                 batch.put(inode_key(ino.0), &node.rec);
             }
         }
         Ok(self.journal.commit(batch)?)
     }
+}
 
-    /// Files in doubt at and below the targets are taken as they are from now on; how many. One that
-    /// has no bytes left at all, in objects that are gone, cannot be.
-    ///
-    /// # Errors
-    /// When the journal cannot be written; nothing was accepted then.
-    pub fn accept_doubtful(&self, targets: &[RepoPath]) -> Result<usize, FsError> {
-        let mut due = Vec::new();
-        {
-            let mut tree = self.tree.write();
-            let doubtful = tree.nodes.iter().filter(|(_, node)| {
-                node.rec.is_doubtful() && node.rec.is_unsealed() && !node.names.is_empty()
-            });
-            let inos: Vec<Ino> = doubtful.map(|(ino, _)| *ino).collect();
-            let below = |path: &RepoPath| targets.iter().any(|target| path.is_within(target));
-            let mut batch = Batch::default();
-            for ino in inos {
-                if !tree.paths_of(ino).iter().any(below) {
-                    continue;
-                }
-                let Some(node) = tree.nodes.get_mut(&ino) else {
-                    continue;
-                };
-                if let Some(file) = node.rec.file_mut() {
-                    file.raw = Raw::Unsynced;
-                }
-                batch.put(inode_key(ino.0), &node.rec);
-                due.push((ino, node.run.generation));
-            }
-            if let Err(error) = self.journal.commit(batch) {
-                let mut undo = Batch::default();
-                for (ino, _) in &due {
-                    if let Some(node) = tree.nodes.get_mut(ino) {
-                        if let Some(file) = node.rec.file_mut() {
-                            file.raw = Raw::Doubtful;
-                        }
-                        undo.put(inode_key(ino.0), &node.rec);
-                    }
-                }
-                self.journal.undo(undo);
-                return Err(error.into());
-            }
-        }
-        self.feed.urge(&due);
-        Ok(due.len())
+/// A file goes back to what it was before it was changed; false if that is not there, either.
+fn revert(file: &mut tree::File, mtime: &mut Mtime, unsound: &HashSet<ObjectName>) -> bool {
+    let Some(former) = file.former.take() else {
+        return false;
+    };
+    if former
+        .data
+        .sealed_objects()
+        .any(|object| unsound.contains(&object))
+    {
+        return false;
     }
+    *mtime = former.mtime;
+    file.size = former.size;
+    file.data = former.data;
+    file.mtime_of_backing = false;
+    file.raw = Raw::Reverted;
+    true
 }

@@ -31,7 +31,7 @@ impl Stage {
     /// [`StageError::UnknownSnapshot`]; when the new revision cannot be read or the journal cannot
     /// be written, nothing has changed and the call may be made again.
     pub fn retire(&self, id: u64, new_root: &Hash) -> Result<(), StageError> {
-        let _one = self.freezing.lock();
+        let one = self.freezing.lock();
         let revision = self.repository.revision(new_root).map_err(FsError::from)?;
         // it must be readable before anything relies on it
         revision.find(&RepoPath::root()).map_err(FsError::from)?;
@@ -59,6 +59,7 @@ impl Stage {
         // a power loss must not bring back as staged what is published, once the caller has
         // forgotten its commit
         self.journal.sync().map_err(FsError::from)?;
+        drop(one);
         self.feed.sweep_later();
         // else all that the kernel knows is as it was
         if !alone {
@@ -311,6 +312,7 @@ impl Retiring<'_> {
                 file.data = Data::Published(Box::new(regular));
                 file.size = size;
                 file.raw = Raw::Unsynced;
+                file.former = None;
                 self.done.backings.extend(backing);
             }
         }

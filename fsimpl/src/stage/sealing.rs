@@ -236,8 +236,13 @@ impl Stage {
         Ok(again.len())
     }
 
-    /// Removes sealed objects that no staged file refers to. Nothing is being sealed meanwhile.
+    /// Removes sealed objects that no staged file refers to. Nothing is being sealed meanwhile, and no
+    /// snapshot is made: its copies might want what goes.
     pub(super) fn sweep_objects(&self) {
+        let Some(_none) = self.freezing.try_lock() else {
+            // whoever makes one waits for this thread; the end of its commit sweeps again
+            return;
+        };
         let needed = {
             let tree = self.tree.read();
             if tree.frozen.is_some() {
@@ -318,13 +323,14 @@ impl Tree {
     pub(super) fn staged_objects(&self) -> HashSet<ObjectName> {
         let mut objects = HashSet::new();
         for node in self.nodes.values() {
-            if let Some(Data::Staged {
-                sealed: Some(sealed),
-                backing,
-            }) = node.rec.file().map(|file| &file.data)
-                && (*backing == 0 || !node.names.is_empty())
-            {
-                objects.extend(sealed.content.objects());
+            let Some(file) = node.rec.file() else {
+                continue;
+            };
+            if file.data.backing().is_none() || !node.names.is_empty() {
+                objects.extend(file.data.sealed_objects());
+            }
+            if let Some(former) = &file.former {
+                objects.extend(former.data.sealed_objects());
             }
         }
         objects

@@ -40,10 +40,11 @@ impl Stage {
             }
             let failed = node.run.seal_error.as_ref().map(ToString::to_string);
             if let Some(reason) = failed.or_else(|| node.rec.doubt()) {
-                summary.errors.push(SealFailure {
-                    path: tree.view_path(*ino).unwrap_or_default(),
-                    reason,
-                });
+                // whoever looks for one of its names finds it
+                for path in tree.paths_of(*ino) {
+                    let reason = reason.clone();
+                    summary.errors.push(SealFailure { path, reason });
+                }
             }
         }
         for open in self.open.all() {

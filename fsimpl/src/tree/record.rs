@@ -8,10 +8,13 @@
 //! A directory's record says where the names come from that it does not list ([`Origin`]). Nothing
 //! here knows the journal's keys or does any I/O.
 
-use formats::{Compression, Content, Entry, Kind, Mtime, Name, Regular, RepoPath, Xattrs};
+use formats::{
+    Compression, Content, Entry, Kind, Mtime, Name, ObjectName, Regular, RepoPath, Xattrs,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Unpublished;
+use super::raw::{Former, Raw};
 use crate::types::{FileType, Ino, Time};
 
 /// Which published revision, by the stage's own numbering; 0 names none.
@@ -81,19 +84,8 @@ pub(crate) struct File {
     /// The mtime is the backing file's own.
     pub(crate) mtime_of_backing: bool,
     pub(crate) raw: Raw,
-}
-
-/// What a power loss may have done to the raw bytes of a staged file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Raw {
-    /// Anything: they were not synced since they changed. Also where there are none.
-    #[default]
-    Unsynced,
-    /// Nothing: they were synced, and the size is theirs. Taken back, durably, before they change.
-    Synced,
-    /// It happened: the machine stopped before they were synced, and no bytes that are known to be
-    /// right are left.
-    Doubtful,
+    /// What it was, in objects, before it got raw bytes that were not synced since.
+    pub(crate) former: Option<Box<Former>>,
 }
 
 /// Where a staged file's bytes are.
@@ -122,6 +114,17 @@ pub(crate) struct SealedData {
 }
 
 impl Data {
+    /// The stage's own objects that it refers to.
+    pub(crate) fn sealed_objects(&self) -> impl Iterator<Item = ObjectName> {
+        let sealed = match self {
+            Self::Staged { sealed, .. } => sealed.as_ref(),
+            Self::Published(_) => None,
+        };
+        sealed
+            .into_iter()
+            .flat_map(|sealed| sealed.content.objects())
+    }
+
     pub(crate) const EMPTY: Self = Self::Staged {
         backing: 0,
         sealed: None,
@@ -276,6 +279,7 @@ impl Record {
                 })),
                 mtime_of_backing: false,
                 raw: Raw::Unsynced,
+                former: None,
             }),
             Kind::Symlink(target) => Body::Symlink(target.clone().into()),
             Kind::Fifo => Body::Fifo,
@@ -365,23 +369,6 @@ impl Record {
             Body::File(file) => Some(file),
             _ => None,
         }
-    }
-
-    /// A file whose bytes a power loss may have damaged; nobody has accepted or replaced them.
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.file().is_some_and(|file| file.raw == Raw::Doubtful)
-    }
-
-    /// What there is to say of a file that is in doubt.
-    pub(crate) fn doubt(&self) -> Option<String> {
-        let file = self.file().filter(|_| self.is_doubtful())?;
-        Some(match self.is_unsealed() {
-            true => format!(
-                "the machine stopped before its bytes were on disk: {} bytes are there, and any of them may be missing or zero",
-                file.size
-            ),
-            false => "the machine stopped before its bytes were on disk: none are left".to_owned(),
-        })
     }
 
     /// The file is to be sealed as soon as nobody writes to it.

@@ -191,7 +191,8 @@ impl<'a> Txn<'a> {
     pub(crate) fn vacate(&mut self, parent: Ino, name: &Name) -> Result<()> {
         let old = self.tree.dentry(parent, name);
         let white = self.gone(parent, name)?;
-        let frozen = old.is_some_and(|d| !d.white && self.tree.is_frozen(parent, name, &d));
+        // what goes may itself have come since the snapshot, over a name that the snapshot has
+        let frozen = old.is_some_and(|d| !d.white) && self.tree.is_frozen(parent, name);
         let needed = white.under != Under::Nothing || frozen;
         self.set_dentry(parent, name, needed.then_some(white))?;
         if let Some(ino) = old.and_then(|d| d.node()) {
@@ -460,10 +461,10 @@ impl Drop for Txn<'_> {
 }
 
 impl Tree {
-    /// True if a snapshot that is being published has this name in this directory.
-    pub(crate) fn is_frozen(&self, parent: Ino, name: &Name, dentry: &Dentry) -> bool {
+    /// True if a snapshot that is being published may have this name in this directory.
+    pub(crate) fn is_frozen(&self, parent: Ino, name: &Name) -> bool {
         let mark = self.frozen.as_ref();
-        mark.is_some_and(|mark| mark.includes(parent, name, dentry))
+        mark.is_some_and(|mark| mark.may_have(parent, name))
     }
 
     /// The records of inodes and names as they now are.

@@ -64,7 +64,17 @@ impl Write for DirPending {
 }
 
 impl Pending for DirPending {
-    fn keep(mut self: Box<Self>, name: &ObjectName) -> Result<Stored> {
+    fn keep(self: Box<Self>, name: &ObjectName) -> Result<Stored> {
+        (*self).finish(name, false)
+    }
+
+    fn keep_whole(self: Box<Self>, name: &ObjectName) -> Result<Stored> {
+        (*self).finish(name, true)
+    }
+}
+
+impl DirPending {
+    fn finish(mut self, name: &ObjectName, sync: bool) -> Result<Stored> {
         if self.home.stored_size(name)?.is_some() {
             return Ok(Stored::Present);
         }
@@ -75,6 +85,6 @@ impl Pending for DirPending {
         temp.file_mut()
             .write_all(&self.buffer)
             .map_err(|e| StoreError::io("write", self.home.object_path(name), e))?;
-        self.home.publish(temp, name)
+        self.home.publish(temp, name, sync)
     }
 }
