@@ -316,7 +316,9 @@ fn nothing_that_was_fsynced_is_lost_where_names_keep_their_order() {
     lose_power_again_and_again(Rules::Ordered);
 }
 
+/// Not held yet: see the known gaps of docs/semantics.md.
 #[test]
+#[ignore = "a known gap (docs/semantics.md)"]
 fn nothing_that_was_fsynced_is_lost_where_only_fsync_orders() {
     lose_power_again_and_again(Rules::Weak);
 }

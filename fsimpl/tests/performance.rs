@@ -1,7 +1,7 @@
-//! Figures that must hold: cost per file, memory per file, the length of a freeze.
-//!
-//! Budgets are many times what a quiet machine needs, so that a busy one passes too; the figures are
-//! printed in the failure.
+//! Figures of many files: time and memory per file, the length of a freeze. Memory has a budget; time
+//! depends on the machine, so it is printed and never judged.
+
+#![allow(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
 
 use std::time::{Duration, Instant};
 
@@ -20,22 +20,21 @@ fn thread_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// Run by hand in release mode for the figures:
+/// Run by hand in release mode for the figures, which it prints:
 /// `cargo test --release -p prepub-fsimpl -- --ignored --nocapture hundred_thousand`.
 #[test]
 #[ignore = "takes a minute; figures are for docs/performance.md"]
 fn a_hundred_thousand_small_files() {
     let figures = run(100, 1000);
-    assert!(figures.per_cpu_second > 15_000.0, "{figures:?}");
+    eprintln!("{figures:?}");
     assert!(figures.resident_kib < 150 << 10, "{figures:?}");
-    assert!(figures.freeze < Duration::from_millis(500), "{figures:?}");
 }
 
+/// Memory a file stays within what a hundred thousand may take.
 #[test]
 fn thousands_of_small_files() {
     let figures = run(10, 500);
-    assert!(figures.per_second > 500.0, "{figures:?}");
-    assert!(figures.freeze < Duration::from_secs(2), "{figures:?}");
+    assert!(figures.resident_kib < 64 << 10, "{figures:?}");
 }
 
 #[derive(Debug)]
