@@ -17,6 +17,7 @@ mod outcomes;
 mod progress;
 mod publish;
 mod reftest;
+mod space;
 mod support;
 mod tidy;
 mod unmounting;

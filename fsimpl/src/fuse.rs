@@ -29,6 +29,7 @@ use crate::session::MountOptions;
 use crate::types::{Ino, Notifier};
 
 mod answers;
+mod patience;
 mod requests;
 mod words;
 

@@ -14,6 +14,7 @@ mod bases;
 mod feed;
 mod freeze;
 mod known;
+mod limits;
 mod mark;
 mod notify;
 mod open;
@@ -21,14 +22,16 @@ mod pins;
 mod refresh;
 mod retire;
 mod sealing;
+mod shed;
 mod summary;
+mod usage;
 mod walk;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use formats::server_conf::Limits;
 use formats::{ChangeSet, Hash, RepoPath};
 use parking_lot::{Mutex, RwLock};
 use store::{ContentCache, ObjectStore, Repository};
@@ -38,7 +41,8 @@ use crate::error::FsError;
 use crate::handle::OpenTable;
 use crate::journal::Journal;
 use crate::seal::{SealParams, Sealer};
-use crate::tree::Tree;
+use crate::space::Space;
+use crate::tree::{SealFault, Tree};
 use crate::types::{Clock, Ino, Notifier};
 
 pub(crate) use mark::FrozenMark;
@@ -47,6 +51,8 @@ use feed::Feed;
 use known::KnownContent;
 use notify::Notices;
 use pins::Pins;
+use shed::Dropped;
+use usage::Usage;
 
 /// How a repository's files are published, as far as staging must know.
 #[derive(Clone)]
@@ -55,6 +61,8 @@ pub struct StageParams {
     pub seal: Arc<SealParams>,
     /// Hard links are kept as catalog groups; otherwise every name becomes a file of its own.
     pub hardlink_groups: bool,
+    /// How large files and catalogs may be.
+    pub limits: Limits,
 }
 
 /// What a stage is made of.
@@ -78,6 +86,10 @@ pub struct StageConfig {
     pub settle: Duration,
     /// Most raw bytes that may be staged.
     pub quota_bytes: Option<u64>,
+    /// The filesystem that the stage lies on; one for all stages of a state.
+    pub space: Arc<Space>,
+    /// With more bytes in backing files than this, those of sealed files are dropped.
+    pub backing_max_bytes: Option<u64>,
     /// Decompressed published content that is kept, in bytes.
     pub content_cache_bytes: u64,
 }
@@ -130,6 +142,18 @@ pub struct SealFailure {
     pub path: RepoPath,
     /// Why.
     pub reason: String,
+    /// The disk was full: more space is the way out, and it is tried again by itself.
+    pub no_space: bool,
+}
+
+impl SealFailure {
+    fn new(path: RepoPath, fault: &SealFault) -> Self {
+        Self {
+            path,
+            reason: fault.reason.clone(),
+            no_space: fault.no_space,
+        }
+    }
 }
 
 /// A snapshot of the stage, ready to publish.
@@ -269,7 +293,11 @@ pub struct Stage {
     known: Arc<KnownContent>,
     pins: Pins,
     pub(crate) notices: Notices,
-    staged_bytes: AtomicU64,
+    pub(crate) space: Arc<Space>,
+    backing_max_bytes: Option<u64>,
+    pub(crate) usage: Usage,
+    /// Backing files whose bytes were dropped, and that are not removed yet.
+    dropped: Mutex<Dropped>,
     /// One snapshot is made at a time.
     freezing: Mutex<()>,
 }
@@ -291,6 +319,12 @@ impl Stage {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The filesystem it lies on.
+    #[must_use]
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
     /// Where sealed objects are.
@@ -326,39 +360,15 @@ impl Stage {
         Ok(self.journal.sync()?)
     }
 
-    /// Raw bytes of staged files.
-    pub(crate) fn staged_bytes(&self) -> u64 {
-        self.staged_bytes.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn count_staged(&self, more: u64) {
-        self.staged_bytes.fetch_add(more, Ordering::Relaxed);
-    }
-
-    pub(crate) fn recount_staged(&self, from: u64, to: u64) {
-        if to >= from {
-            self.count_staged(to - from);
-        } else {
-            self.uncount_staged(from - to);
-        }
-    }
-
-    fn uncount_staged(&self, fewer: u64) {
-        let take = |have: u64| Some(have.saturating_sub(fewer));
-        let _ = self
-            .staged_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-    }
-
     /// True if a snapshot still needs the file unsealed as it is.
     pub(crate) fn is_pinned(&self, ino: Ino, number: Option<u64>) -> bool {
         self.pins
             .needs(number.unwrap_or_else(|| sealing::empty_pin(ino)))
     }
 
-    /// A backing file of `size` bytes is needed no more.
-    pub(crate) fn drop_backing(&self, number: u64, size: u64) {
-        self.uncount_staged(size);
-        self.feed.remove_later(number);
+    /// A file is staged no longer: its backing file is not needed any more.
+    pub(crate) fn unstage(&self, file: usage::Staged) {
+        self.usage.went(file);
+        self.feed.remove_later(file.0);
     }
 }

@@ -9,3 +9,4 @@ mod names;
 mod performance;
 mod refresh;
 mod snapshot;
+mod space;

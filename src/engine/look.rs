@@ -95,6 +95,7 @@ impl Engine {
                     repo.stage.wait_sealed(FOR_GOOD, &Sealing::new(watch));
                 }
                 describe_stage(&repo, &mut status);
+                self.describe_health(&repo, &mut status);
             }
             Err(failure) => {
                 if !status.errors.iter().any(|t| t.failure.kind == failure.kind) {
@@ -125,7 +126,7 @@ impl Engine {
 }
 
 /// What is staged at all targets, as one change set.
-fn changes(repo: &Repo, targets: &[RepoPath]) -> Result<ChangeSet> {
+pub(super) fn changes(repo: &Repo, targets: &[RepoPath]) -> Result<ChangeSet> {
     let mut all: BTreeMap<RepoPath, Change> = BTreeMap::new();
     for target in targets {
         let set = repo.stage.changes(target)?;
@@ -185,9 +186,15 @@ fn describe_stage(repo: &Repo, status: &mut RepoStatus) {
     status.unsealed_files = unsealed_files;
     status.unsealed_bytes = unsealed_bytes;
     status.open_files = open_files.iter().map(open_file).collect();
-    status.errors.extend(errors.into_iter().map(|e| Trouble {
-        path: Some(e.path.into()),
-        failure: Failure::new(Kind::Failed, e.reason),
+    status.errors.extend(errors.into_iter().map(|e| {
+        Trouble {
+            path: Some(e.path.into()),
+            failure: match e.no_space {
+                true => Failure::new(Kind::NoSpace, e.reason)
+                    .hint("make room; it is tried again as soon as there is some"),
+                false => Failure::new(Kind::Failed, e.reason),
+            },
+        }
     }));
 }
 
@@ -226,7 +233,7 @@ pub fn dropped(xattr: &commit::policy::DroppedXattr) -> DroppedXattr {
 }
 
 /// A limit as the API says it.
-pub fn limit(limit: &commit::catalogs::LimitExceeded) -> Limit {
+pub fn limit(limit: &formats::LimitExceeded) -> Limit {
     Limit {
         path: (&limit.path).into(),
         message: limit.to_string(),

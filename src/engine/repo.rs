@@ -8,10 +8,11 @@ use commit::publisher::Publisher;
 use commit::{RepoHome, Stratum0};
 use formats::Hash;
 use fsimpl::seal::{SealParams, Sealer};
-use fsimpl::{Stage, StageConfig, StageParams};
+use fsimpl::{Space, Stage, StageConfig, StageParams};
 use parking_lot::Mutex;
 use store::{Head, Repository};
 
+use super::health::Looked;
 use crate::clock;
 use crate::config::Settings;
 use crate::report::{Context, Failure, Kind, Result};
@@ -84,6 +85,8 @@ pub struct Repo {
     pub turn: Mutex<()>,
     /// Where a commit keeps its state.
     pub txn_dir: PathBuf,
+    /// What `status` last saw of the catalogs.
+    pub(super) looked: Mutex<Option<Looked>>,
 }
 
 impl Repo {
@@ -97,6 +100,7 @@ impl Repo {
         state: &State,
         settings: &Settings,
         sealer: Arc<Sealer>,
+        space: Arc<Space>,
     ) -> Result<Self> {
         let name = published.name.clone();
         let own = settings.repository(&name);
@@ -125,6 +129,8 @@ impl Repo {
             sealer,
             settle: own.settle,
             quota_bytes: own.quota,
+            space,
+            backing_max_bytes: own.backing_max,
             content_cache_bytes: settings.file.stage.content_cache.0,
         })?;
         let txn_dir = state.txn(&name);
@@ -135,6 +141,7 @@ impl Repo {
             stage,
             turn: Mutex::new(()),
             txn_dir,
+            looked: Mutex::default(),
         };
         if head.is_ok()
             && repo.stage.frozen().is_empty()
@@ -199,5 +206,6 @@ fn read_params(home: &RepoHome) -> Result<StageParams> {
             bulk_chunks: params.bulk_chunks,
         }),
         hardlink_groups: params.hardlink_groups,
+        limits: params.limits,
     })
 }

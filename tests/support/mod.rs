@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod golden;
+pub mod small;
 pub mod trees;
 
 use std::ffi::OsStr;

@@ -5,6 +5,7 @@
 //! writes tell nobody. A file that a snapshot still needs unsealed gives the snapshot a copy first.
 
 use std::fs::File as RawFile;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -65,34 +66,56 @@ impl Stage {
         if offset.checked_add(length).is_none_or(|end| end > MAX_SIZE) {
             return Err(FsError::TooBig);
         }
-        self.claim(length)?;
         let inode = &open.inode;
+        let size = inode.size();
+        let begin = if open.flags.append { size } else { offset };
+        self.allow_size(inode.ino, size, begin + length)?;
+        self.claim(length)?;
         self.drop_privileges(caller, inode)?;
         let target = self.writable(inode, u64::MAX)?;
         if open.flags.append {
             // appenders must not share an offset
             let mut state = inode.state.lock();
             let end = state.size;
-            self.put(&target, data, end)?;
-            self.wrote(&mut state, end + length);
+            self.enforce_size(end + length)?;
+            let done = self.put(&target, data, end)?;
+            self.wrote(&mut state, end + done as u64);
+            Ok(done)
         } else {
-            self.put(&target, data, offset)?;
-            self.wrote(&mut inode.state.lock(), offset + length);
+            let done = self.put(&target, data, offset)?;
+            self.wrote(&mut inode.state.lock(), offset + done as u64);
+            Ok(done)
         }
-        Ok(data.len())
     }
 
-    fn put(&self, target: &Writable<'_>, data: &[u8], offset: u64) -> Result<()> {
-        target
-            .file()?
-            .write_all_at(data, offset)
-            .map_err(|error| self.backing.failed(target.number(), error))
+    /// Writes as much as can be; less than all of it where the disk is full in the middle.
+    pub(crate) fn put(&self, target: &Writable<'_>, data: &[u8], offset: u64) -> Result<usize> {
+        let file = target.file()?;
+        let mut done = 0;
+        while done < data.len() {
+            match file.write_at(&data[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::StorageFull {
+                        self.space.was_full();
+                    }
+                    if done == 0 {
+                        return Err(self.backing.failed(target.number(), error));
+                    }
+                    // what is in the file is what its size must say
+                    break;
+                }
+            }
+        }
+        Ok(done)
     }
 
     /// The file was changed up to `end`.
     pub(crate) fn wrote(&self, state: &mut OpenState, end: u64) {
         if end > state.size {
-            self.count_staged(end - state.size);
+            self.usage.resized(state.size, end);
             state.size = end;
         }
         self.touched(state);
@@ -107,11 +130,11 @@ impl Stage {
     /// Space for `bytes` more.
     pub(crate) fn claim(&self, bytes: u64) -> Result<()> {
         if let Some(quota) = self.quota_bytes
-            && self.staged_bytes().saturating_add(bytes) > quota
+            && self.usage.staged().saturating_add(bytes) > quota
         {
             return Err(FsError::Quota);
         }
-        self.backing.claim(bytes)
+        self.space.claim(bytes)
     }
 
     /// A write by an ordinary user takes the set-ID bits. The kernel sees to later writes.
@@ -178,7 +201,8 @@ impl Stage {
         };
         let fresh = owned != Some(number);
         if let Err(error) = self.tell_dirty(inode, number, fresh, keep) {
-            if fresh {
+            // a record of it may have reached the log all the same, and must not lead nowhere
+            if fresh && self.journal.settle().is_ok() {
                 self.backing.remove(number);
             }
             return Err(error);
@@ -199,15 +223,16 @@ impl Stage {
         if told && !fresh {
             return Ok(());
         }
-        let size = self.change(|txn| mark_dirty(txn, inode.ino, number))?;
+        let (size, staged) = self.change(|txn| mark_dirty(txn, inode.ino, number))?;
         self.feed.cancel(inode.ino);
-        if fresh {
-            self.count_staged(size.min(keep));
-        }
         let mut state = inode.state.lock();
         if !state.dirty {
             state.dirty = true;
             state.size = size.min(keep);
+            self.usage.came((number, state.size));
+            if let Some(before) = staged {
+                self.usage.went(before);
+            }
         }
         state.mtime_set = false;
         self.touched(&mut state);
@@ -284,6 +309,7 @@ impl Stage {
     /// Cuts or extends an open file.
     pub(crate) fn cut(&self, inode: &OpenInode, size: u64) -> Result<()> {
         let before = inode.size();
+        self.allow_size(inode.ino, before, size)?;
         self.claim(size.saturating_sub(before).min(1))?;
         let target = self.writable(inode, size)?;
         target
@@ -291,19 +317,20 @@ impl Stage {
             .set_len(size)
             .map_err(|error| self.backing.failed(target.number(), error))?;
         let mut state = inode.state.lock();
-        self.recount_staged(state.size, size);
+        self.usage.resized(state.size, size);
         state.size = size;
         self.touched(&mut state);
         Ok(())
     }
 }
 
-/// Points an inode to its backing file; the size it had.
-fn mark_dirty(txn: &mut Txn<'_>, ino: Ino, number: u64) -> Result<u64> {
+/// Points an inode to its backing file; the size it had, and what of it was staged.
+fn mark_dirty(txn: &mut Txn<'_>, ino: Ino, number: u64) -> Result<(u64, Option<(u64, u64)>)> {
     txn.stage(ino)?;
     let rec = txn.record(ino)?;
-    let size = match rec.file_mut() {
+    let was = match rec.file_mut() {
         Some(file) => {
+            let was = (file.size, file.staged());
             *file = File {
                 size: file.size,
                 data: Data::Staged {
@@ -312,13 +339,14 @@ fn mark_dirty(txn: &mut Txn<'_>, ino: Ino, number: u64) -> Result<u64> {
                 },
                 mtime_of_backing: true,
             };
-            file.size
+            was
         }
         None => return Err(FsError::Invalid("not a regular file")),
     };
     if let Some(node) = txn.tree.nodes.get_mut(&ino) {
         node.run.generation = node.run.generation.wrapping_add(1);
         node.run.seal_error = None;
+        node.run.keep_raw = false;
     }
-    Ok(size)
+    Ok(was)
 }

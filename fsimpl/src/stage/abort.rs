@@ -195,13 +195,12 @@ impl Tree {
 impl Vanished {
     /// An inode that goes on as the unstaged one of its place.
     pub(super) fn new(ino: Ino, parent: Ino, name: Name, node: &crate::tree::Node) -> Self {
-        let file = node.rec.file();
         Self {
             ino,
             parent,
             name,
             is_dir: node.rec.dir().is_some(),
-            backing: file.and_then(|file| Some((file.data.backing()?, file.size))),
+            staged: node.rec.file().and_then(crate::tree::File::staged),
         }
     }
 }

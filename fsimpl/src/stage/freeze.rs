@@ -213,7 +213,7 @@ impl Stage {
         open
     }
 
-    fn dirty_size(&self, ino: Ino) -> Option<u64> {
+    pub(super) fn dirty_size(&self, ino: Ino) -> Option<u64> {
         let inode = self.open.inode(ino)?;
         let state = inode.state.lock();
         state.dirty.then_some(state.size)
@@ -249,9 +249,9 @@ impl Stage {
             .all
             .values()
             .filter_map(|pin| {
-                let reason = pin.outcome.as_ref()?.as_ref().err()?.clone();
+                let fault = pin.outcome.as_ref()?.as_ref().err()?;
                 let path = tree.view_path(pin.ino).unwrap_or_default();
-                Some(SealFailure { path, reason })
+                Some(SealFailure::new(path, fault))
             })
             .collect();
         if failures.is_empty() {

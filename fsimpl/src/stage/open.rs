@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use formats::{Hash, ObjectName};
@@ -12,7 +11,9 @@ use store::content::ContentLimits;
 use store::{ContentCache, DirStore, Durability, ObjectStore};
 
 use super::feed::Feed;
-use super::{FrozenMark, KnownContent, Notices, Pins, Stage, StageConfig, StageError};
+use super::{
+    Dropped, FrozenMark, KnownContent, Notices, Pins, Stage, StageConfig, StageError, Usage,
+};
 use crate::backing::Backing;
 use crate::error::FsError;
 use crate::handle::OpenTable;
@@ -40,7 +41,7 @@ impl Stage {
             source,
         };
         fs::create_dir_all(&dir).map_err(|e| io(&dir, e))?;
-        let journal = Journal::open(&dir.join("journal")).map_err(FsError::from)?;
+        let journal = Journal::open(&dir.join("journal"), &config.space).map_err(FsError::from)?;
         require_same_repository(&journal, &dir, &config.name)?;
         let backing = Backing::open(&dir.join("backing"))?;
         let objects = open_objects(&dir.join("objects"))?;
@@ -59,7 +60,7 @@ impl Stage {
         load_mark(&mut tree, &journal)?;
         tree.drop_needless_whiteouts(&journal)?;
         let notices = Notices::start(&config.name).map_err(|e| io(&dir, e))?;
-        let staged_bytes = AtomicU64::new(tree.bytes_in_backing_files());
+        let usage = Usage::of(tree.staged_files());
         let stage = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             name: config.name,
@@ -79,13 +80,17 @@ impl Stage {
             known: Arc::new(KnownContent::default()),
             pins: Pins::default(),
             notices,
-            staged_bytes,
+            space: config.space,
+            backing_max_bytes: config.backing_max_bytes,
+            usage,
+            dropped: Mutex::new(Dropped::default()),
             freezing: Mutex::new(()),
         });
         stage.write_meta()?;
         stage.distrust_after_a_crash()?;
         stage.queue_unsealed();
         stage.feed.start(&stage).map_err(|e| io(&stage.dir, e))?;
+        stage.offer_room();
         Ok(stage)
     }
 
@@ -129,8 +134,15 @@ impl Stage {
     }
 
     fn write_meta(&self) -> Result<(), StageError> {
+        let tree = self.tree.read();
+        let known: Option<Vec<(RevId, Hash)>> = self.journal.meta(ROOTS).map_err(FsError::from)?;
+        let head: Option<RevId> = self.journal.meta(HEAD).map_err(FsError::from)?;
+        if known == Some(tree.revisions.roots()) && head == Some(tree.revisions.head) {
+            // a stage can be opened on a full disk, too
+            return Ok(());
+        }
         let mut batch = Batch::default();
-        Self::meta_batch(&self.tree.read(), &mut batch);
+        Self::meta_batch(&tree, &mut batch);
         batch.put(meta_key(REPOSITORY), &self.name);
         self.journal.commit(batch).map_err(FsError::from)?;
         Ok(())
@@ -180,7 +192,8 @@ impl Stage {
             }
             let size = self.backing.stat(*backing)?.map_or(0, |m| m.len());
             if *backing == 0 || size != file.size {
-                node.run.seal_error = Some("its bytes were lost when the machine stopped".into());
+                let fault = "its bytes were lost when the machine stopped";
+                node.run.seal_error = Some(Box::new(fault.into()));
             }
             file.data = Data::Staged {
                 backing: *backing,
@@ -276,11 +289,8 @@ fn load_mark(tree: &mut Tree, journal: &Journal) -> Result<(), StageError> {
 }
 
 impl Tree {
-    fn bytes_in_backing_files(&self) -> u64 {
+    fn staged_files(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let files = self.nodes.values().filter_map(|node| node.rec.file());
-        files
-            .filter(|file| file.data.backing().is_some())
-            .map(|file| file.size)
-            .sum()
+        files.filter_map(crate::tree::File::staged)
     }
 }

@@ -30,7 +30,8 @@ pub(super) struct Vanished {
     pub(super) parent: Ino,
     pub(super) name: Name,
     pub(super) is_dir: bool,
-    pub(super) backing: Option<(u64, u64)>,
+    /// Its backing file (0 for none) and size.
+    pub(super) staged: Option<(u64, u64)>,
 }
 
 impl Stage {
@@ -57,9 +58,9 @@ impl Stage {
             let done = retire(txn, &mark, (head, alone))?;
             tree.frozen = None;
             self.settle_vanished(&mut tree, done.gone);
-            for (number, size) in done.backings {
-                self.drop_backing(number, size);
-            }
+            done.unstaged
+                .into_iter()
+                .for_each(|file| self.unstage(file));
             tree.prune_revisions();
             tree.forget_links();
             self.known.published(&done.objects);
@@ -81,8 +82,8 @@ impl Stage {
                 continue;
             };
             self.feed.cancel(gone.ino);
-            if let Some((number, size)) = gone.backing {
-                self.drop_backing(number, size);
+            if let Some(staged) = gone.staged {
+                self.unstage(staged);
             }
             let lookups = node.run.lookups.load(Ordering::Relaxed);
             if lookups > 0 || node.run.kids > 0 || self.open.is_open(gone.ino) {
@@ -186,8 +187,8 @@ struct Retiring<'m> {
 #[derive(Default)]
 struct Retired {
     gone: Vec<Vanished>,
-    /// Backing files, and their sizes, of inodes that stay.
-    backings: Vec<(u64, u64)>,
+    /// Backing files, and sizes, of inodes that stay and are published now.
+    unstaged: Vec<(u64, u64)>,
     /// Objects that are published now.
     objects: HashSet<ObjectName>,
 }
@@ -357,10 +358,7 @@ impl Retiring<'_> {
             && txn.tree.is_natural(ino, parent, name)
             && dir.is_none_or(|dir| dir.ino_path == txn.tree.ino_path(parent).join(name));
         let inherits = dir.is_none_or(|dir| dir.origin == Origin::Inherit);
-        let backing = node
-            .rec
-            .file()
-            .and_then(|file| Some((file.data.backing()?, file.size)));
+        let staged = node.rec.file().and_then(crate::tree::File::staged);
         if unchanged
             && let Some(Data::Staged {
                 sealed: Some(sealed),
@@ -375,7 +373,7 @@ impl Retiring<'_> {
                 parent,
                 name: name.clone(),
                 is_dir: dir.is_some(),
-                backing,
+                staged,
             });
             return txn.uncover(parent, name);
         }
@@ -389,7 +387,7 @@ impl Retiring<'_> {
             if let (Some(regular), Some(file)) = (regular, txn.record_quietly(ino)?.file_mut()) {
                 file.data = Data::Published(Box::new(regular));
                 file.size = size;
-                self.done.backings.extend(backing);
+                self.done.unstaged.extend(staged);
             }
         }
         let clean = unchanged && !kept_entries;

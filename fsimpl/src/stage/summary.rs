@@ -38,11 +38,9 @@ impl Stage {
                     summary.unsealed_bytes += size;
                 }
             }
-            if let Some(reason) = &node.run.seal_error {
-                summary.errors.push(SealFailure {
-                    path: tree.view_path(*ino).unwrap_or_default(),
-                    reason: reason.to_string(),
-                });
+            if let Some(fault) = &node.run.seal_error {
+                let path = tree.view_path(*ino).unwrap_or_default();
+                summary.errors.push(SealFailure::new(path, fault));
             }
         }
         for open in self.open.all() {

@@ -101,6 +101,17 @@ pub(crate) struct SealedData {
     pub(crate) params: u64,
 }
 
+impl File {
+    /// The backing file (0 for none) and size of one that is staged; none for one whose content is
+    /// published already.
+    pub(crate) fn staged(&self) -> Option<(u64, u64)> {
+        match self.data {
+            Data::Staged { backing, .. } => Some((backing, self.size)),
+            Data::Published(_) => None,
+        }
+    }
+}
+
 impl Data {
     pub(crate) const EMPTY: Self = Self::Staged {
         backing: 0,

@@ -130,7 +130,7 @@ impl Tree {
         }
         for ino in missing.keys() {
             if let Some(node) = self.nodes.get_mut(ino) {
-                node.run.seal_error = Some("its backing file is gone".into());
+                node.run.seal_error = Some(Box::new("its backing file is gone".into()));
             }
         }
         for number in backing.all()? {

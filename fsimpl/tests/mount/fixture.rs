@@ -10,7 +10,7 @@ use formats::chunk::ChunkSizes;
 use formats::manifest::SignedManifest;
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::session::{self, MountOptions, Session};
-use fsimpl::{Fs, Stage, StageConfig, StageParams, Time};
+use fsimpl::{Fs, Space, Stage, StageConfig, StageParams, Time};
 use rustix::mount::UnmountFlags;
 use store::{DirStore, Durability, ObjectStore, Repository};
 
@@ -76,12 +76,15 @@ pub fn open_stage(state: &Path) -> Arc<Stage> {
         params: Arc::new(move || StageParams {
             seal: seal.clone(),
             hardlink_groups: false,
+            limits: formats::server_conf::Params::default().limits,
         }),
         clock,
         sealer: Arc::new(Sealer::new(limits).unwrap()),
         settle: Duration::from_millis(20),
         quota_bytes: None,
         content_cache_bytes: 64 << 20,
+        space: Space::open(state).unwrap(),
+        backing_max_bytes: None,
     })
     .unwrap()
 }

@@ -2,10 +2,13 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use formats::server_conf::Limits;
 use formats::{Algorithm, ChangeSet, Compression, Hash, RepoPath};
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
+use fsimpl::space::{Free, Space};
 use fsimpl::{
     Attr, Caller, FileType, FreezeError, Frozen, Fs, Handle, Ino, OpenFiles, OpenFlags, RenameMode,
     Result, SetAttr, SetTime, Stage, StageConfig, StageParams, Time,
@@ -26,6 +29,9 @@ pub const NOBODY: Caller = Caller {
     umask: 0o022,
 };
 
+/// The disk that a bench is said to lie on: 64 MiB, so that its reserve is small.
+pub const DISK_BYTES: u64 = 64 << 20;
+
 /// See the module's head.
 pub struct Bench {
     pub published: Arc<Published>,
@@ -36,6 +42,11 @@ pub struct Bench {
     settle: Duration,
     pub hardlink_groups: bool,
     quota: Option<u64>,
+    pub backing_max: Option<u64>,
+    pub limits: Limits,
+    pub space: Arc<Space>,
+    /// What the filesystem is said to have left.
+    pub available: Arc<AtomicU64>,
     start: Hash,
 }
 
@@ -63,15 +74,33 @@ impl Bench {
         settle: Duration,
         hardlink_groups: bool,
     ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let available = Arc::new(AtomicU64::new(DISK_BYTES));
+        let told = Arc::clone(&available);
+        let probe = move |_: &std::path::Path| {
+            Ok(Free {
+                total: DISK_BYTES,
+                available: told.load(Ordering::SeqCst),
+            })
+        };
         let mut bench = Self {
             published,
             stage: None,
             fs: Fs::new(clock, (0, 0)),
             root: Ino(0),
-            dir: tempfile::tempdir().unwrap(),
+            space: Space::with_probe(dir.path(), Box::new(probe)).unwrap(),
+            dir,
             settle,
             hardlink_groups,
             quota: None,
+            backing_max: None,
+            limits: Limits {
+                enforce: false,
+                root_entries: 0,
+                nested_entries: 0,
+                file_bytes: 0,
+            },
+            available,
             start,
         };
         bench.open();
@@ -95,6 +124,7 @@ impl Bench {
                 bulk_chunks: false,
             }),
             hardlink_groups: self.hardlink_groups,
+            limits: self.limits,
         };
         let stage = Stage::open(StageConfig {
             dir: self.dir.path().join("stage"),
@@ -107,6 +137,8 @@ impl Bench {
             settle: self.settle,
             quota_bytes: self.quota,
             content_cache_bytes: 64 << 20,
+            space: Arc::clone(&self.space),
+            backing_max_bytes: self.backing_max,
         })
         .unwrap();
         self.fs.add_repository(Arc::clone(&stage)).unwrap();

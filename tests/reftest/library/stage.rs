@@ -9,7 +9,8 @@ use commit::{NoProgress, OnConflict, Outcome, Publisher, RepoHome, Request, Stra
 use formats::RepoPath;
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::{
-    Caller, FreezeError, Fs, Ino, OpenFiles, Stage, StageConfig, StageParams, StageSummary, Time,
+    Caller, FreezeError, Fs, Ino, OpenFiles, Space, Stage, StageConfig, StageParams, StageSummary,
+    Time,
 };
 use tempfile::TempDir;
 
@@ -20,6 +21,8 @@ use crate::reftest::published::{self, Reader};
 const NAME: &str = "test.example.org";
 /// Long enough that some files are sealed before they are written again, and some are not.
 const SETTLE: Duration = Duration::from_millis(3);
+/// So small that raw bytes of sealed files are dropped now and then.
+const BACKING_MAX_BYTES: u64 = 256 << 10;
 const SEAL_WAIT: Duration = Duration::from_secs(60);
 
 /// See the module's head.
@@ -196,6 +199,8 @@ impl Running {
             settle: SETTLE,
             quota_bytes: None,
             content_cache_bytes: 1 << 30,
+            space: Space::open(dir).unwrap(),
+            backing_max_bytes: Some(BACKING_MAX_BYTES),
         });
         let stage = stage.unwrap();
         assert_eq!(
@@ -223,6 +228,7 @@ fn params(home: &RepoHome) -> StageParams {
             bulk_chunks: params.bulk_chunks,
         }),
         hardlink_groups: params.hardlink_groups,
+        limits: params.limits,
     }
 }
 
