@@ -14,6 +14,7 @@ use commit::publisher::Publisher;
 use commit::{CommitError, Outcome, Request, Resumed, Visible, txn};
 use formats::RepoPath;
 use fsimpl::Frozen;
+use store::failpoint;
 
 use crate::api::reply::{self, Aborted, Committed, Unmounted};
 use crate::api::{self, PathText, Progress, Staged, Step, Unit, Watch};
@@ -182,6 +183,7 @@ fn after_failure(repo: &Repo, snapshot: u64, error: CommitError) -> Result<Box<V
 
 /// The snapshot is published: what is still equal to it is not staged any more.
 fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()> {
+    failpoint::pass("hook::visible")?;
     repo.stage
         .retire(snapshot, &visible.root_hash)
         .map_err(|e| {
@@ -192,6 +194,7 @@ fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()> {
             ))
         })?;
     repo.stage.wait_told();
+    failpoint::pass("hook::retired")?;
     txn::clear(&repo.txn_dir)?;
     Ok(())
 }

@@ -25,7 +25,7 @@ use formats::trust::{
 };
 use formats::whitelist::Whitelist;
 use formats::{manifest::ManifestError, meta_info};
-use store::{DirStore, Durability, ObjectStore, StoreError};
+use store::{DirStore, Durability, Injected, ObjectStore, StoreError, failpoint};
 
 use crate::catalogs::CatalogsError;
 use crate::catalogs::finish::store_file;
@@ -129,6 +129,9 @@ pub enum MkfsError {
     /// A setting that cannot be written.
     #[error("server.conf")]
     Conf(#[source] formats::server_conf::ServerConfError),
+    /// A failpoint.
+    #[error(transparent)]
+    Injected(#[from] Injected),
 }
 
 /// Makes a repository below `state_dir`.
@@ -154,11 +157,16 @@ pub fn mkfs(
     }
     make_dirs(&home)?;
     claim_storage(&home, &storage_dir)?;
+    failpoint::pass("mkfs::claimed")?;
     let keys = place_keys(&home, wanted, now)?;
+    failpoint::pass("mkfs::keys")?;
     let storage = make_storage(&storage_dir)?;
+    failpoint::pass("mkfs::storage")?;
     first_revision(&home, wanted, &keys, &storage, now)?;
+    failpoint::pass("mkfs::revision")?;
     let conf = render_conf(&home, wanted, &storage_dir)?;
     replace_file(&home.conf_file, conf.as_bytes(), 0o644)?;
+    failpoint::pass("mkfs::registered")?;
     let claim = home.spool_dir.join(CLAIM);
     fs::remove_file(&claim).map_err(io_error("remove", &claim))?;
     Ok(home)

@@ -22,7 +22,7 @@ use std::time::{Instant, SystemTime};
 use formats::hash::Hash;
 use formats::history::{TagNameError, check_tag_name};
 use formats::server_conf::Params;
-use store::RepoError;
+use store::{Injected, RepoError, failpoint};
 
 use crate::catalogs::{CatalogsError, LimitExceeded, Plan, Wish};
 use crate::conflicts::{self, Conflicts};
@@ -90,6 +90,12 @@ pub enum CommitError {
     /// The commit's own record.
     #[error(transparent)]
     Txn(#[from] TxnError),
+}
+
+impl From<Injected> for CommitError {
+    fn from(fault: Injected) -> Self {
+        Self::Txn(fault.into())
+    }
 }
 
 fn count(conflicts: &Conflicts) -> String {
@@ -164,6 +170,7 @@ impl Commit<'_> {
     }
 
     fn run(&self) -> Result<Outcome, CommitError> {
+        failpoint::pass("commit::frozen")?;
         let params = self.publisher.params()?;
         // an expired whitelist is better known before gigabytes are stored
         let (head, _) = self.publisher.head(self.now())?;
@@ -173,14 +180,14 @@ impl Commit<'_> {
         let stored = self.store(&params)?;
         let store_seconds = begun.elapsed().as_secs_f64();
         self.txn.set(State::Stored)?;
-        fail_at("commit::stored")?;
+        failpoint::pass("commit::stored")?;
 
         let leased = Instant::now();
         let lease = self
             .publisher
             .lease(&self.request.change_set.targets, self.now())?;
         self.txn.set(State::Leased)?;
-        fail_at("commit::leased")?;
+        failpoint::pass("commit::leased")?;
         let seconds = Seconds {
             store: store_seconds,
             ..Seconds::default()
@@ -219,6 +226,7 @@ impl Commit<'_> {
         if storage.local_dir().is_some() {
             // they are not synced one by one: should the machine stop, they are not trusted
             self.txn.note_objects(names.iter().map(|(name, _)| name))?;
+            failpoint::pass("commit::noted")?;
         }
         let stored = objects::store_all(
             &self.request.change_set,
@@ -286,7 +294,7 @@ impl Commit<'_> {
             &mut |done, total| self.progress.step(Step::Catalogs, done, total),
         )?;
         spent.catalogs = begun.elapsed().as_secs_f64();
-        fail_at("commit::catalogs")?;
+        failpoint::pass("commit::catalogs")?;
         if params.garbage_collection {
             objects::recheck(&self.request.change_set, storage)?;
         }
@@ -335,7 +343,7 @@ impl Commit<'_> {
         visible.seconds.lease_held = leased.elapsed().as_secs_f64();
         visible.seconds.total = self.begun.elapsed().as_secs_f64();
         self.progress.step(Step::Submit, 1, 1);
-        fail_at("commit::visible")?;
+        failpoint::pass("commit::visible")?;
         self.txn.set(State::Visible {
             report: visible.clone(),
         })?;
@@ -392,11 +400,4 @@ impl Commit<'_> {
 
 fn seconds(time: SystemTime) -> i64 {
     crate::stratum0::seconds(time).cast_signed()
-}
-
-/// A named place at which tests make a commit fail.
-fn fail_at(name: &'static str) -> Result<(), CommitError> {
-    fail::fail_point!(name, |_| Err(CommitError::Txn(TxnError::Injected(name))));
-    let _ = name;
-    Ok(())
 }

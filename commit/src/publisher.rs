@@ -114,6 +114,12 @@ pub enum PublisherError {
     Record(#[source] crate::txn::TxnError),
 }
 
+impl From<store::Injected> for PublisherError {
+    fn from(fault: store::Injected) -> Self {
+        Self::Record(fault.into())
+    }
+}
+
 /// A new root catalog, stored and ready to become visible.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewRevision {

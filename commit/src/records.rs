@@ -19,7 +19,7 @@ use formats::hash::{Algorithm, Hash};
 use formats::history::{History, HistoryError, HistoryWriter};
 use formats::object::{Compression, ObjectKind, ObjectName};
 use formats::reflog::{Reference, ReflogError, ReflogWriter};
-use store::{ObjectStore, StoreError};
+use store::{Injected, ObjectStore, StoreError, failpoint};
 
 use crate::home::{HomeError, replace_file};
 
@@ -61,8 +61,8 @@ pub enum RecordsError {
     #[error("reflog")]
     Reflog(#[source] ReflogError),
     /// A failpoint.
-    #[error("injected fault at {0}")]
-    Injected(&'static str),
+    #[error(transparent)]
+    Injected(#[from] Injected),
     /// The reflog is not the one that was written last.
     #[error(
         "the reflog hashes to {found}, {checksum_file} says {expected}: another program changed it; `cvmfs_server check -r` or `prepub check` says more"
@@ -306,9 +306,7 @@ fn write_reflog(
     storage
         .write_root(REFLOG, &bytes)
         .map_err(storage_error("write", REFLOG))?;
-    fail::fail_point!("records::before_checksum", |_| Err(RecordsError::Injected(
-        "records::before_checksum"
-    )));
+    failpoint::pass("records::before_checksum")?;
     replace_file(&spool.join(CHECKSUM), text.as_bytes(), 0o644)?;
     let next = spool.join(NEXT_CHECKSUM);
     fs::remove_file(&next).map_err(file_error(&next))?;

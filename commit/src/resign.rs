@@ -17,7 +17,7 @@ use formats::hash::Algorithm;
 use formats::manifest::SignedManifest;
 use formats::trust::{self, Certificate, PrivateKey, TrustError};
 use formats::whitelist::Whitelist;
-use store::HeadError;
+use store::{HeadError, failpoint};
 
 use crate::home::KeyFile;
 use crate::mkfs::WHITELIST;
@@ -159,10 +159,10 @@ pub fn resign_with_new_keys(
     let mut both = whitelist.clone();
     list(&mut both, &certificate, signer.algorithm);
     signer.write(both)?;
-    fail_at("resign::before_manifest")?;
+    failpoint::pass("resign::before_manifest").map_err(PublisherError::from)?;
     let lease = publisher.lease_with(locks, now)?;
     tags::sign_again(publisher, lease, TagEdit::Keep, now)?;
-    fail_at("resign::after_manifest")?;
+    failpoint::pass("resign::after_manifest").map_err(PublisherError::from)?;
     let ends = signer.write(whitelist)?;
     Ok(Resigned {
         ends,
@@ -297,13 +297,4 @@ fn list(whitelist: &mut Whitelist, certificate: &Certificate, algorithm: Algorit
     if !whitelist.lists(&fingerprint) {
         whitelist.fingerprints.push(fingerprint);
     }
-}
-
-/// A named place at which tests make a change of keys fail.
-fn fail_at(name: &'static str) -> Result<(), PublisherError> {
-    fail::fail_point!(name, |_| Err(PublisherError::Record(
-        crate::txn::TxnError::Injected(name)
-    )));
-    let _ = name;
-    Ok(())
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use formats::manifest::SignedManifest;
 use formats::whitelist::SignedWhitelist;
-use store::{DirStore, Durability, ObjectStore, StoreError};
+use store::{DirStore, Durability, Injected, ObjectStore, StoreError, failpoint};
 
 use crate::home::{HomeError, KeyFile, RepoHome};
 use crate::mkfs::WHITELIST;
@@ -84,6 +84,9 @@ pub enum RmfsError {
     /// Its places.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// A failpoint.
+    #[error(transparent)]
+    Injected(#[from] Injected),
     /// It is being published to, most likely.
     #[error(transparent)]
     Busy(#[from] PublisherError),
@@ -126,12 +129,12 @@ pub fn rmfs(home: &RepoHome, confirmed: bool) -> Result<Removed, RmfsError> {
         refuse_other(home, &dir)?;
         empty_storage(&dir, &mut removed)?;
     }
-    fail_at("rmfs::before_keys")?;
+    failpoint::pass("rmfs::before_keys")?;
     for key in KEYS {
         remove_file(&home.key_file(key))?;
     }
     remove_tree(&home.spool_dir)?;
-    fail_at("rmfs::before_conf")?;
+    failpoint::pass("rmfs::before_conf")?;
     remove_file(&home.conf_file)?;
     if let Some(dir) = home.conf_file.parent() {
         remove_tree(dir)?;
@@ -168,7 +171,7 @@ fn empty_storage(dir: &Path, removed: &mut Removed) -> Result<(), RmfsError> {
         return Ok(());
     }
     remove_file(&dir.join(MANIFEST))?;
-    fail_at("rmfs::before_objects")?;
+    failpoint::pass("rmfs::before_objects")?;
     if dir.join("data").is_dir() {
         remove_objects(dir, removed)?;
     }
@@ -263,13 +266,4 @@ fn gone(path: &Path, result: io::Result<()>) -> Result<(), RmfsError> {
         }),
         _ => Ok(()),
     }
-}
-
-/// A named place at which tests make a removal fail.
-fn fail_at(name: &'static str) -> Result<(), RmfsError> {
-    fail::fail_point!(name, |_| Err(RmfsError::Busy(PublisherError::Record(
-        crate::txn::TxnError::Injected(name)
-    ))));
-    let _ = name;
-    Ok(())
 }

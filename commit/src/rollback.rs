@@ -15,7 +15,7 @@ use formats::history::{Head as TagHead, HistoryError, HistoryWriter, Tag};
 use formats::history::{TRUNK, TRUNK_PREVIOUS};
 use formats::object::ObjectKind;
 use serde::Serialize;
-use store::RepoError;
+use store::{RepoError, failpoint};
 
 use crate::catalogs::CatalogsError;
 use crate::catalogs::finish::store_file;
@@ -156,14 +156,14 @@ pub fn rollback(
     }
     let name = plan.target.name.clone();
     let revision = republish(publisher, &lease, &plan, now)?;
-    fail_at("rollback::before_tags")?;
+    failpoint::pass("rollback::before_tags").map_err(TxnError::from)?;
     let mut move_tags = |writer: &mut HistoryWriter, head: &TagHead| {
         writer.rollback(&name, head)?;
         Ok(())
     };
     let edit = TagEdit::Other(&mut move_tags);
     let done = lease.publish(revision, edit, now, &mut |_| {
-        fail_at("rollback::before_manifest")
+        Ok(failpoint::pass("rollback::before_manifest")?)
     })?;
     Ok(Outcome::Done(RolledBack {
         revision: done.revision,
@@ -253,11 +253,4 @@ fn republish(
         tag: None,
         message: String::new(),
     })
-}
-
-/// A named place at which tests make a rollback fail.
-fn fail_at(name: &'static str) -> Result<(), TxnError> {
-    fail::fail_point!(name, |_| Err(TxnError::Injected(name)));
-    let _ = name;
-    Ok(())
 }

@@ -16,12 +16,11 @@ use formats::catalog::Catalog;
 use formats::hash::Hash;
 use formats::history::{Head as TagHead, History, HistoryError, Tag, TagNameError};
 use formats::history::{TRUNK, TRUNK_PREVIOUS, check_tag_name};
-use store::{CatalogFault, CatalogFile, RepoError};
+use store::{CatalogFault, CatalogFile, RepoError, failpoint};
 
 use crate::publisher::{Lease, NewRevision, Publisher, PublisherError};
 use crate::records;
 use crate::stratum0::{Stratum0, Stratum0Lease, TagEdit};
-use crate::txn::TxnError;
 
 /// A tag to set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,9 +215,9 @@ pub(crate) fn sign_again(
     now: SystemTime,
 ) -> Result<(), TagsError> {
     let revision = standing(publisher, &lease)?;
-    fail_at("tags::before_objects").map_err(PublisherError::Record)?;
+    failpoint::pass("tags::before_objects").map_err(PublisherError::from)?;
     lease.publish(revision, edit, now, &mut |_| {
-        fail_at("tags::before_manifest")
+        Ok(failpoint::pass("tags::before_manifest")?)
     })?;
     Ok(())
 }
@@ -305,11 +304,4 @@ pub(crate) fn unreadable(publisher: &Stratum0) -> impl Fn(HistoryError) -> Publi
         repo: publisher.name().to_owned(),
         source,
     }
-}
-
-/// A named place at which tests make an edit fail.
-fn fail_at(name: &'static str) -> Result<(), TxnError> {
-    fail::fail_point!(name, |_| Err(TxnError::Injected(name)));
-    let _ = name;
-    Ok(())
 }

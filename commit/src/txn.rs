@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use formats::object::ObjectName;
 use serde::{Deserialize, Serialize};
+use store::{Injected, failpoint};
 
 use crate::publish::Visible;
 use crate::publisher::NewRevision;
@@ -69,8 +70,8 @@ pub enum TxnError {
         path: PathBuf,
     },
     /// A failpoint.
-    #[error("injected fault at {0}")]
-    Injected(&'static str),
+    #[error(transparent)]
+    Injected(#[from] Injected),
 }
 
 /// How far a commit has come.
@@ -186,6 +187,7 @@ impl Txn {
         let mut file = file.map_err(io_error("write in", &self.dir))?;
         io::Write::write_all(&mut file, text).map_err(io_error("write", path))?;
         file.as_file().sync_all().map_err(io_error("sync", path))?;
+        failpoint::pass("txn::record")?;
         file.persist(path)
             .map_err(|failed| io_error("write", path)(failed.error))?;
         sync_dir(&self.dir)
@@ -263,7 +265,10 @@ pub fn clear(dir: &Path) -> Result<(), TxnError> {
     for file in [STATE_FILE, OBJECTS_FILE] {
         let path = dir.join(file);
         match fs::remove_file(&path) {
-            Ok(()) => sync_dir(dir)?,
+            Ok(()) => {
+                sync_dir(dir)?;
+                failpoint::pass("txn::clear")?;
+            }
             Err(source) if source.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(io_error("remove", &path)(source)),
         }

@@ -15,7 +15,7 @@ use commit::resign::resign_with_new_keys;
 use commit::rmfs::rmfs;
 use commit::rollback::{self, rollback};
 use commit::tags::{self, NewTag};
-use commit::{Publisher, Stratum0};
+use commit::{MkfsError, Publisher, RepoHome, Stratum0, mkfs};
 use fail::FailScenario;
 use formats::manifest::SignedManifest;
 use support::checked::assert_checks;
@@ -173,5 +173,58 @@ fn a_removal_that_was_cut_short_is_finished_by_the_next() {
         assert!(rmfs(&home, true).unwrap().anything);
         assert!(!home.exists() && !storage.exists() && !home.spool_dir.exists());
         repo.mkfs_again();
+    }
+}
+
+#[test]
+fn a_repository_that_was_half_made_is_made_by_the_next() {
+    let _alone = alone();
+    for (step, is_made) in [
+        ("mkfs::claimed", false),
+        ("mkfs::keys", false),
+        ("mkfs::storage", false),
+        ("mkfs::revision", false),
+        ("mkfs::registered", true),
+    ] {
+        let dir = support::repo::fast_dir();
+        let wanted = support::repo::wanted(&[]);
+        stopped_at(step, || mkfs(dir.path(), &wanted, Repo::begin()));
+        let again = mkfs(dir.path(), &wanted, Repo::begin());
+        assert_eq!(
+            matches!(again, Err(MkfsError::Exists { .. })),
+            is_made,
+            "{step}"
+        );
+        let home = RepoHome::embedded(dir.path(), &wanted.name).unwrap();
+        let repo = Repo::of(dir, home);
+        assert_checks(&repo);
+        repo.publish(repo.changes().file("/a", b"a").done());
+        assert_checks(&repo);
+    }
+}
+
+/// A repository of `cvmfs_server`, beside whose lock files ours are told from a transaction of its.
+#[test]
+fn lock_files_that_a_crash_left_are_known_as_ours() {
+    let _alone = alone();
+    for step in ["locks::owned", "locks::release"] {
+        let mut repo = Repo::new();
+        let mut home = repo.publisher.home().clone();
+        home.is_foreign = true;
+        repo.publisher = Stratum0::open(home, &repo.dir.path().join("beside")).unwrap();
+        let spool = repo.publisher.home().spool_dir.clone();
+        let scenario = FailScenario::setup();
+        fail::cfg(step, "return").unwrap();
+        let _ = repo.publisher.lease(&[], repo.now());
+        scenario.teardown();
+        assert!(spool.join("in_transaction.prepub").exists(), "{step}");
+        // the next takes them over, and leaves none
+        repo.publish(repo.changes().file("/a", b"a").done());
+        for left in ["in_transaction.lock", "in_transaction.prepub"] {
+            assert!(!spool.join(left).exists(), "{step}: {left}");
+        }
+        // while one that is not ours is not taken
+        std::fs::write(spool.join("in_transaction.lock"), b"").unwrap();
+        assert!(repo.publisher.lease(&[], repo.now()).is_err());
     }
 }

@@ -13,7 +13,9 @@ use crate::support::checked::assert_checks;
 use crate::support::repo::{BOOT, Repo};
 
 /// Every step of a commit in order, and whether the revision is visible after it.
-const STEPS: [(&str, bool); 9] = [
+const STEPS: [(&str, bool); 11] = [
+    ("commit::frozen", false),
+    ("commit::noted", false),
     ("commit::stored", false),
     ("commit::leased", false),
     ("commit::catalogs", false),

@@ -138,11 +138,6 @@ impl SealError {
         matches!(self, Self::Store(error) if error.is_out_of_space())
     }
 
-    #[allow(dead_code, reason = "failpoints alone call it")]
-    fn injected() -> Self {
-        Self::Store(StoreError::Injected("seal::store"))
-    }
-
     fn from_read(error: io::Error) -> Self {
         match error.kind() {
             // it was longer a moment ago

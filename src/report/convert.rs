@@ -189,6 +189,7 @@ plainly!(
     RollbackError,
     TagsError,
     commit::txn::TxnError,
+    store::Injected,
 );
 
 impl From<MountError> for Failure {

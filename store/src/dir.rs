@@ -27,6 +27,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Result, StoreError};
+use crate::failpoint;
 use crate::object_store::{ObjectStore, Pending, Stored, check_root_name};
 use pending::DirPending;
 use raw::{Temp, TempKind};
@@ -198,7 +199,7 @@ impl Inner {
         if sync || self.durability == Durability::Each {
             rustix::fs::fdatasync(temp.file()).map_err(|e| failed("sync", e))?;
         }
-        fail::fail_point!("store::keep", |_| Err(StoreError::Injected("store::keep")));
+        failpoint::pass("store::keep")?;
         match temp.link_to(&self.data, &Self::relative(name)) {
             Ok(()) => {}
             Err(Errno::EXIST) => return self.already_there(name),
@@ -338,14 +339,10 @@ impl ObjectStore for DirStore {
         let mut temp = Temp::named(&self.0.data).map_err(|e| self.0.no_temp(e))?;
         temp.file_mut().write_all(bytes).map_err(failed)?;
         rustix::fs::fsync(temp.file()).map_err(|e| failed(e.into()))?;
-        fail::fail_point!("store::write_root", |_| Err(StoreError::Injected(
-            "store::write_root"
-        )));
+        failpoint::pass("store::write_root")?;
         temp.rename_over(&self.0.root_fd, file)
             .map_err(|e| failed(e.into()))?;
-        fail::fail_point!("store::wrote_root", |_| Err(StoreError::Injected(
-            "store::wrote_root"
-        )));
+        failpoint::pass("store::wrote_root")?;
         rustix::fs::fsync(&self.0.root_fd).map_err(|e| failed(e.into()))
     }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use formats::{Hash, ObjectName};
 
+use crate::failpoint::Injected;
+
 /// Shorthand of this crate.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -139,8 +141,8 @@ pub enum StoreError {
         action: &'static str,
     },
     /// A fault a test asked for.
-    #[error("injected fault at {0}")]
-    Injected(&'static str),
+    #[error(transparent)]
+    Injected(#[from] Injected),
 }
 
 impl StoreError {

@@ -13,6 +13,7 @@ use formats::ObjectName;
 use parking_lot::Mutex;
 
 use crate::error::{Result, StoreError};
+use crate::failpoint::Injected;
 use crate::object_store::{ObjectStore, Pending, Stored};
 
 /// What can be asked of a store.
@@ -178,13 +179,13 @@ impl Plan {
 
     fn around<T>(&self, op: Op, call: impl FnOnce() -> Result<T>) -> Result<T> {
         match self.next(op) {
-            Some(Fault::Fail) => Err(StoreError::Injected(op.name())),
+            Some(Fault::Fail) => Err(StoreError::Injected(Injected(op.name()))),
             Some(Fault::NoSpace) => Err(StoreError::NoSpace {
                 path: op.name().into(),
             }),
             Some(Fault::ApplyThenFail) => {
                 call()?;
-                Err(StoreError::Injected(op.name()))
+                Err(StoreError::Injected(Injected(op.name())))
             }
             _ => call(),
         }
@@ -205,7 +206,7 @@ impl ObjectStore for FaultyStore {
 
     fn open(&self, name: &ObjectName) -> Result<Box<dyn Read + Send>> {
         let fault = self.0.plan.next(Op::Open);
-        let error = StoreError::Injected(Op::Open.name());
+        let error = StoreError::Injected(Injected(Op::Open.name()));
         let reader: Box<dyn Read + Send> = match fault {
             Some(Fault::Fail | Fault::ApplyThenFail) => return Err(error),
             Some(Fault::NoSpace) => {
@@ -242,7 +243,7 @@ impl ObjectStore for FaultyStore {
         let fault = self.0.plan.next(Op::ReadRoot);
         let mut bytes = match fault {
             Some(Fault::Fail | Fault::ApplyThenFail) => {
-                return Err(StoreError::Injected(Op::ReadRoot.name()));
+                return Err(StoreError::Injected(Injected(Op::ReadRoot.name())));
             }
             _ => self.0.store.read_root(file)?,
         };
@@ -330,7 +331,7 @@ impl Read for FaultyReader {
         match self.plan.next(Op::Read) {
             None | Some(Fault::Delay(_) | Fault::Flip(_)) => inner.read(buffer),
             Some(Fault::Truncate(_)) => Ok(0),
-            Some(_) => Err(StoreError::Injected(Op::Read.name()).into()),
+            Some(_) => Err(StoreError::Injected(Injected(Op::Read.name())).into()),
         }
     }
 }

@@ -11,6 +11,7 @@
 pub mod content;
 pub mod dir;
 pub mod error;
+pub mod failpoint;
 pub mod faulty;
 pub mod http;
 pub mod memory;
@@ -26,6 +27,7 @@ mod sync;
 pub use content::{ContentCache, ContentError, ContentFile, ContentLimits};
 pub use dir::{DirStore, Durability};
 pub use error::{Result, StoreError};
+pub use failpoint::Injected;
 pub use faulty::FaultyStore;
 pub use fetch::ObjectFault;
 pub use http::{HttpOptions, HttpStore};

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Barrier};
 
 use formats::{Algorithm, Hash, ObjectKind, ObjectName};
-use store::{DirStore, Durability, FaultyStore, HttpOptions, HttpStore, MemoryStore};
+use store::{DirStore, Durability, FaultyStore, HttpOptions, HttpStore, Injected, MemoryStore};
 use store::{ObjectStore, StoreError, Stored, get, put, transfer, verify};
 
 use crate::support::server::Server;
@@ -299,9 +299,12 @@ fn all_objects_are_listed(at: &Fixture) {
     let mut seen = 0;
     let error = at.writer.for_each(&mut |_, _| {
         seen += 1;
-        Err(StoreError::Injected("visitor"))
+        Err(StoreError::Injected(Injected("visitor")))
     });
-    assert!(matches!(error, Err(StoreError::Injected("visitor"))));
+    assert!(matches!(
+        error,
+        Err(StoreError::Injected(Injected("visitor")))
+    ));
     assert_eq!(seen, 1);
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use formats::ObjectKind;
-use store::{ContentCache, ContentError, ContentLimits, DirStore, Durability, Limits};
+use store::{ContentCache, ContentError, ContentLimits, DirStore, Durability, Injected, Limits};
 use store::{MemoryStore, ObjectFault, ObjectStore, RepoError, StoreError, Stored, put};
 
 use crate::support::made::{regular, store_zlib, tree};
@@ -282,7 +282,7 @@ fn inside_stopped_halfway() {
         let error = run().unwrap();
         fail::remove(at);
         assert!(
-            matches!(error, StoreError::Injected(point) if point == at),
+            matches!(error, StoreError::Injected(Injected(point)) if point == at),
             "{error}"
         );
         assert_eq!(

@@ -10,7 +10,7 @@ use formats::object::{ObjectKind, ObjectName};
 use formats::reflog::{RefKind, Reference};
 use formats::server_conf::Params;
 use formats::trust::{sign_manifest, verify_listed};
-use store::Head;
+use store::{Head, failpoint};
 
 use super::locks::Locks;
 use super::{MANIFEST, Stratum0, seconds};
@@ -195,7 +195,7 @@ impl Stratum0Lease<'_> {
             certificate.pem(),
         )
         .map_err(|e| publisher.records(e))?;
-        fail_at("stratum0::before_sync")?;
+        failpoint::pass("stratum0::before_sync")?;
         storage.sync().map_err(publisher.storage_error("sync"))?;
 
         let before = self.head.manifest();
@@ -211,7 +211,7 @@ impl Stratum0Lease<'_> {
             (before.meta_info, RefKind::MetaInfo),
         ];
         let reflog = self.append_reflog(&references, published, algorithm, work.path())?;
-        fail_at("stratum0::after_reflog")?;
+        failpoint::pass("stratum0::after_reflog")?;
 
         let mut manifest = Manifest {
             root_catalog: revision.root_hash,
@@ -237,11 +237,11 @@ impl Stratum0Lease<'_> {
                 source,
             })?;
         record(&revision).map_err(PublisherError::Record)?;
-        fail_at("stratum0::before_manifest")?;
+        failpoint::pass("stratum0::before_manifest")?;
         storage
             .write_root(MANIFEST, &bytes)
             .map_err(publisher.storage_error("publish in"))?;
-        fail_at("stratum0::after_manifest")?;
+        failpoint::pass("stratum0::after_manifest")?;
         self.locks.published(&revision.root_hash);
         Ok(revision)
     }
@@ -311,13 +311,4 @@ impl Stratum0 {
         }
         Ok(true)
     }
-}
-
-/// A named place at which tests make a publication fail.
-fn fail_at(name: &'static str) -> Result<(), PublisherError> {
-    fail::fail_point!(name, |_| Err(PublisherError::Record(
-        crate::txn::TxnError::Injected(name)
-    )));
-    let _ = name;
-    Ok(())
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use formats::hash::Hash;
 use rustix::fs::{FlockOperation, flock};
+use store::failpoint;
 
 use crate::home::{HomeError, RepoHome, replace_file};
 use crate::publisher::PublisherError;
@@ -90,6 +91,9 @@ impl Drop for Locks {
             return;
         }
         for name in [TRANSACTION, OWNED] {
+            if failpoint::pass("locks::release").is_err() {
+                return;
+            }
             let file = self.spool.join(name);
             if let Err(error) = fs::remove_file(&file) {
                 tracing::warn!(file = %file.display(), %error, "cannot give back a lock");
@@ -132,6 +136,7 @@ fn open_transaction(spool: &Path) -> Result<bool, PublisherError> {
         return Ok(false);
     }
     replace_file(&owned, b"in_transaction.lock was made by prepub\n", 0o644)?;
+    failpoint::pass("locks::owned")?;
     match File::create_new(&lock) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_left_over => Ok(true),

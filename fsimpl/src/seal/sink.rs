@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use formats::compress::{Compressor, compress_into};
 use formats::object::{Compression, ObjectKind, ObjectName};
 use formats::{Hash, Hasher};
-use store::{ObjectStore, Pending, Stored};
+use store::{ObjectStore, Pending, StoreError, Stored, failpoint};
 
 use super::raw::{RawHasher, ZEROS};
 use super::source::{Span, Spans};
@@ -55,10 +55,7 @@ pub(super) fn store_bytes(
     let outcome = if objects.has(&name)? {
         Stored::Present
     } else {
-        fail::fail_point!("seal::store", |_| Err(store::StoreError::Injected(
-            "seal::store"
-        )
-        .into()));
+        failpoint::pass("seal::store").map_err(StoreError::from)?;
         store::put(objects, &name, stored)?
     };
     counters.stored(outcome, stored.len() as u64);
@@ -115,10 +112,7 @@ pub(super) fn store_part(
     }
     let hashed = compressor.finish().map_err(refused)?;
     let hash = hashed.hasher.finish();
-    fail::fail_point!("seal::store", |_| Err(store::StoreError::Injected(
-        "seal::store"
-    )
-    .into()));
+    failpoint::pass("seal::store").map_err(StoreError::from)?;
     let outcome = hashed.pending.keep(&ObjectName::new(hash, kind))?;
     counters.stored(outcome, hashed.bytes);
     Ok(hash)
