@@ -2,7 +2,9 @@
 //!
 //! Root and the daemon's own user may everything. Whoever else reaches the socket may look; to
 //! change what is published they need an `allow` of the configuration. The right to write on the
-//! mount is the kernel's affair, and implies nothing here.
+//! mount ([`WriteRules`]) implies nothing here.
+
+mod writers;
 
 use formats::RepoPath;
 
@@ -10,6 +12,8 @@ use crate::api::Request;
 use crate::config::{Allow, Right, Settings};
 use crate::peer::Peer;
 use crate::report::{Failure, Kind, Result};
+
+pub use writers::WriteRules;
 
 /// What a request needs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -215,7 +215,7 @@ pub struct RepositorySection {
     pub on_unmount: Option<OnUnmount>,
     /// As in `[stage]`.
     pub refresh: Option<Refresh>,
-    /// Who, besides root and the daemon's own user, may commit and abort below which path.
+    /// Who, besides root and the daemon's own user, may do what below which path.
     pub allow: Vec<Allow>,
 }
 
@@ -237,6 +237,9 @@ pub struct Allow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Right {
+    /// Changing files on the mount, where their permissions allow it too. As soon as somebody has
+    /// this right in a repository, nobody else may.
+    Write,
     /// `commit`
     Commit,
     /// `abort`

@@ -24,5 +24,6 @@ mod reftest;
 mod support;
 mod tidy;
 mod unmounting;
+mod users;
 mod workloads;
 mod xattrs;

@@ -27,6 +27,7 @@ pub mod session;
 pub mod stage;
 mod tree;
 pub mod types;
+mod writers;
 
 pub use error::{FsError, Result};
 pub use fs::Fs;
@@ -35,3 +36,4 @@ pub use stage::{
     StageConfig, StageError, StageParams, StageSummary,
 };
 pub use types::*;
+pub use writers::Writers;

@@ -43,6 +43,7 @@ use crate::journal::Journal;
 use crate::seal::{SealParams, Sealer};
 use crate::tree::Tree;
 use crate::types::{Clock, Ino, Notifier};
+use crate::writers::Writers;
 
 pub(crate) use mark::FrozenMark;
 
@@ -82,6 +83,8 @@ pub struct StageConfig {
     pub settle: Duration,
     /// Most raw bytes that may be staged.
     pub quota_bytes: Option<u64>,
+    /// Who may change what, beside the kernel's permissions; none: those alone.
+    pub writers: Option<Arc<dyn Writers>>,
     /// Decompressed published content that is kept, in bytes.
     pub content_cache_bytes: u64,
     /// Names this start of the machine: whatever changes with each of them. What was not synced
@@ -273,6 +276,7 @@ pub struct Stage {
     pub(crate) clock: Clock,
     settle: Duration,
     pub(crate) quota_bytes: Option<u64>,
+    pub(crate) writers: Option<Arc<dyn Writers>>,
     pub(crate) tree: RwLock<Tree>,
     pub(crate) journal: Journal,
     pub(crate) backing: Backing,

@@ -54,7 +54,7 @@ pub fn check(file: &File, path: &Path) -> Result<()> {
             }
             if allow.may.is_empty() {
                 return wrong(format!(
-                    "[[repository.\"{name}\".allow]]: `may` is empty; one or more of \"commit\", \"abort\", \"tag\""
+                    "[[repository.\"{name}\".allow]]: `may` is empty; one or more of \"write\", \"commit\", \"abort\", \"tag\""
                 ));
             }
         }

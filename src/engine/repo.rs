@@ -12,6 +12,7 @@ use fsimpl::{Stage, StageConfig, StageParams};
 use parking_lot::Mutex;
 use store::{Head, Repository};
 
+use crate::access::WriteRules;
 use crate::clock;
 use crate::config::Settings;
 use crate::report::{Context, Failure, Kind, Result};
@@ -116,6 +117,7 @@ impl Repo {
             }
             Err(failure) => return Err(failure.clone()),
         };
+        let owner = rustix::process::geteuid().as_raw();
         let config = StageConfig {
             dir,
             name: name.clone(),
@@ -126,6 +128,8 @@ impl Repo {
             sealer,
             settle: own.settle,
             quota_bytes: own.quota,
+            writers: WriteRules::of(settings, &name, owner)
+                .map(|rules| Arc::new(rules) as Arc<dyn fsimpl::Writers>),
             content_cache_bytes: settings.file.stage.content_cache.0,
             boot_id: clock::boot_id(),
         };

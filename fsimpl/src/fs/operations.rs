@@ -56,6 +56,7 @@ impl Fs {
     /// As `chmod`, `chown`, `truncate`, `utimensat`.
     pub fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> Result<Attr> {
         let (at, local) = self.route(ino)?;
+        at.stage.allow_inode(caller, local)?;
         let set = SetAttr {
             handle: set.handle.map(untag),
             ..*set
@@ -85,6 +86,7 @@ impl Fs {
         what: NodeType,
     ) -> Result<Attr> {
         let (at, dir) = self.route(parent)?;
+        at.stage.allow_name(caller, dir, name)?;
         at.attr(at.stage.mknod(caller, dir, name, perm, what))
     }
 
@@ -94,6 +96,7 @@ impl Fs {
     /// As `mkdir`.
     pub fn mkdir(&self, caller: &Caller, parent: Ino, name: &[u8], perm: u16) -> Result<Attr> {
         let (at, dir) = self.route(parent)?;
+        at.stage.allow_name(caller, dir, name)?;
         at.attr(at.stage.mkdir(caller, dir, name, perm))
     }
 
@@ -109,6 +112,7 @@ impl Fs {
         target: &[u8],
     ) -> Result<Attr> {
         let (at, dir) = self.route(parent)?;
+        at.stage.allow_name(caller, dir, name)?;
         at.attr(at.stage.symlink(caller, dir, name, target))
     }
 
@@ -117,8 +121,8 @@ impl Fs {
     /// # Errors
     /// As `unlink`.
     pub fn unlink(&self, caller: &Caller, parent: Ino, name: &[u8]) -> Result<()> {
-        let _ = caller;
         let (at, dir) = self.route(parent)?;
+        at.stage.allow_name(caller, dir, name)?;
         at.stage.unlink(dir, name)
     }
 
@@ -127,8 +131,8 @@ impl Fs {
     /// # Errors
     /// As `rmdir`.
     pub fn rmdir(&self, caller: &Caller, parent: Ino, name: &[u8]) -> Result<()> {
-        let _ = caller;
         let (at, dir) = self.route(parent)?;
+        at.stage.allow_name(caller, dir, name)?;
         at.stage.rmdir(dir, name)
     }
 
@@ -143,9 +147,10 @@ impl Fs {
         (new_parent, new_name): (Ino, &[u8]),
         mode: RenameMode,
     ) -> Result<()> {
-        let _ = caller;
         let (at, from) = self.same_repository(parent, new_parent)?;
         let to = Ino(new_parent.0 & LOCAL_MASK);
+        at.stage.allow_name(caller, from, name)?;
+        at.stage.allow_name(caller, to, new_name)?;
         at.stage.rename((from, name), (to, new_name), mode)
     }
 
@@ -154,9 +159,10 @@ impl Fs {
     /// # Errors
     /// As `link`; [`FsError::CrossRepository`].
     pub fn link(&self, caller: &Caller, ino: Ino, parent: Ino, name: &[u8]) -> Result<Attr> {
-        let _ = caller;
         let (at, local) = self.same_repository(ino, parent)?;
-        at.attr(at.stage.link(local, Ino(parent.0 & LOCAL_MASK), name))
+        let dir = Ino(parent.0 & LOCAL_MASK);
+        at.stage.allow_name(caller, dir, name)?;
+        at.attr(at.stage.link(local, dir, name))
     }
 
     /// Opens a file. The kernel may keep its cached pages: what changes behind its back is told to
@@ -166,6 +172,9 @@ impl Fs {
     /// As `open`.
     pub fn open(&self, caller: &Caller, ino: Ino, flags: OpenFlags) -> Result<Handle> {
         let (at, local) = self.route(ino)?;
+        if flags.write {
+            at.stage.allow_inode(caller, local)?;
+        }
         at.stage
             .open_file(caller, local, flags)
             .map(|handle| at.handle(handle))
@@ -184,6 +193,7 @@ impl Fs {
         flags: OpenFlags,
     ) -> Result<(Attr, Handle)> {
         let (at, dir) = self.route(parent)?;
+        at.stage.allow_name(caller, dir, name)?;
         let (attr, handle) = at.stage.create(caller, dir, name, perm, flags)?;
         Ok((at.attr(Ok(attr))?, at.handle(handle)))
     }
@@ -348,6 +358,7 @@ impl Fs {
         mode: XattrMode,
     ) -> Result<()> {
         let (at, local) = self.route(ino)?;
+        at.stage.allow_inode(caller, local)?;
         at.stage.setxattr(caller, local, name, value, mode)
     }
 
@@ -380,8 +391,8 @@ impl Fs {
     /// # Errors
     /// [`FsError::NoAttribute`].
     pub fn removexattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> Result<()> {
-        let _ = caller;
         let (at, local) = self.route(ino)?;
+        at.stage.allow_inode(caller, local)?;
         at.stage.removexattr(local, name)
     }
 

@@ -338,7 +338,7 @@ fn sorted(targets: &[RepoPath]) -> Result<Vec<RepoPath>, FreezeError> {
 
 impl Tree {
     /// Everywhere an inode is seen.
-    pub(super) fn paths_of(&self, ino: Ino) -> Vec<RepoPath> {
+    pub(crate) fn paths_of(&self, ino: Ino) -> Vec<RepoPath> {
         match self.node(ino) {
             Some(node) => node
                 .names

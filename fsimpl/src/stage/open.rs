@@ -71,6 +71,7 @@ impl Stage {
             clock: config.clock,
             settle: config.settle,
             quota_bytes: config.quota_bytes,
+            writers: config.writers,
             tree: RwLock::new(tree),
             journal,
             backing,

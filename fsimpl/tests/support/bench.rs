@@ -142,6 +142,7 @@ impl Bench {
             sealer: Arc::clone(&self.sealer),
             settle: self.settle,
             quota_bytes: self.quota,
+            writers: None,
             content_cache_bytes: 64 << 20,
             boot_id: self.boot.to_string(),
         };
