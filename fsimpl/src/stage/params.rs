@@ -180,6 +180,12 @@ impl Tree {
     /// Sealed files at and below the targets of which other parameters would make something else.
     fn stale(&self, params: &SealParams, targets: &[RepoPath]) -> Vec<Stale> {
         let below = |path: &RepoPath| targets.iter().any(|target| path.is_within(target));
+        // there are two at the most: for files that may be cut, and for all others
+        let (whole, cut) = (params.fingerprint(0), params.fingerprint(u64::MAX));
+        let fingerprint = |size| match params.chunking {
+            Some(sizes) if sizes.may_cut(size) => cut,
+            _ => whole,
+        };
         let stale = self.nodes.iter().filter_map(|(ino, node)| {
             let file = node.rec.file()?;
             let Data::Staged {
@@ -189,7 +195,7 @@ impl Tree {
             else {
                 return None;
             };
-            if sealed.params == params.fingerprint(file.size) || file.raw.is_doubtful() {
+            if sealed.params == fingerprint(file.size) || file.raw.is_doubtful() {
                 return None;
             }
             if !self.paths_of(*ino).iter().any(below) {
