@@ -107,8 +107,19 @@ pub(crate) struct Syncs {
     /// It was made to take it back once: a log or a database, which is not vouched for again before
     /// it is closed, for that would cost a sync at each turn.
     pub(crate) is_log: bool,
+    /// A writer came since it was vouched for or written to: of this one nobody knows how it writes.
+    pub(crate) is_anew: bool,
     /// The backing file's name was synced.
     pub(crate) named: bool,
+}
+
+impl Syncs {
+    /// The journal does not vouch for the bytes any more, and they are about to change.
+    pub(crate) fn taken_back(&mut self) {
+        // what was vouched for for another writer says nothing of this one
+        self.is_log |= self.vouched && !self.is_anew;
+        (self.vouched, self.is_anew) = (false, false);
+    }
 }
 
 impl OpenState {
@@ -213,7 +224,9 @@ impl OpenTable {
         }
         let number = self.fresh();
         if flags.write {
-            inode.state.lock().writers.push((number, pid));
+            let mut state = inode.state.lock();
+            state.writers.push((number, pid));
+            (state.syncs.is_log, state.syncs.is_anew) = (false, true);
         }
         files.insert(number, Arc::new(OpenFile { inode, flags }));
         Ok(Handle(number))

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fsimpl::{FreezeError, OpenFiles, Progress, Stage};
@@ -148,6 +148,22 @@ fn a_log_that_was_closed_is_vouched_for() {
 }
 
 #[test]
+fn another_writer_is_no_log() {
+    let mut bench = bench(NEVER);
+    let first = write_open(&bench, "/a/new", b"first ");
+    bench.fs.fsync(first, false).unwrap();
+    for (at, text) in [(6, "second "), (13, "third")] {
+        // an earlier writer's handle may be there for a while after it was closed
+        let handle = bench.open_write("/a/new");
+        bench.fs.write(&ROOT, handle, at, text.as_bytes()).unwrap();
+        bench.fs.fsync(handle, false).unwrap();
+    }
+    bench.power_loss(|_| {});
+    assert_eq!(bench.read("/a/new"), b"first second third");
+    assert!(in_doubt(&bench).is_empty());
+}
+
+#[test]
 fn bytes_that_changed_after_fsync_are_in_doubt() {
     let mut bench = bench(NEVER);
     for name in ["/a/written", "/a/cut", "/a/reopened"] {
@@ -265,6 +281,69 @@ fn a_file_goes_back_to_what_it_was_last_in_objects() {
     assert_eq!(bench.read("/a/one"), b"second");
 }
 
+/// Writes to a file that was closed; the power goes, and takes none of its bytes.
+fn append_and_lose_power(bench: &mut Bench, at: &str, offset: u64) {
+    bench.sealer.pause();
+    let handle = bench.open_write(at);
+    bench.fs.write(&ROOT, handle, offset, b" third").unwrap();
+    bench.fs.release(handle).unwrap();
+    bench.close();
+    bench.sealer.resume();
+    bench.boot += 1;
+    bench.open();
+}
+
+#[test]
+fn a_file_does_not_go_back_behind_what_was_found_sound() {
+    for how in ALL_DAMAGE {
+        let mut bench = bench(Duration::ZERO);
+        bench.write("/a/one", b"second");
+        bench.wait_sealed();
+        // its objects are made again, of raw bytes that are on disk then
+        bench.power_loss(|bench| damage(objects(bench), how));
+        assert!(in_doubt(&bench).is_empty(), "{how:?}");
+        append_and_lose_power(&mut bench, "/a/one", 6);
+        assert_refused(&bench, &["/a/one"]);
+        assert_eq!(bench.read("/a/one"), b"second third", "{how:?}");
+    }
+}
+
+#[test]
+fn a_file_does_not_go_back_behind_a_farewell() {
+    let mut bench = bench(Duration::ZERO);
+    bench.write("/a/one", b"second");
+    bench.wait_sealed();
+    bench.stage().close().unwrap();
+    bench.reopen();
+    append_and_lose_power(&mut bench, "/a/one", 6);
+    assert_refused(&bench, &["/a/one"]);
+    assert_eq!(bench.read("/a/one"), b"second third");
+}
+
+#[test]
+fn a_file_does_not_go_back_behind_an_fsync_that_others_wrote_beside() {
+    let mut bench = bench(NEVER);
+    let handle = bench.open_write("/a/one");
+    bench.fs.write(&ROOT, handle, 3, b" more").unwrap();
+    let (written, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                bench.fs.write(&ROOT, handle, 100, b"beside").unwrap();
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        while written.load(Ordering::Relaxed) < 100 {
+            std::thread::yield_now();
+        }
+        bench.fs.fsync(handle, false).unwrap();
+        done.store(true, Ordering::Relaxed);
+    });
+    bench.fs.release(handle).unwrap();
+    bench.power_loss(|_| {});
+    assert_eq!(bench.read("/a/one")[..8], *b"one more");
+}
+
 #[test]
 fn a_sealed_file_without_raw_bytes_that_was_changed_is_what_it_was() {
     let mut bench = bench(Duration::ZERO);
@@ -374,6 +453,20 @@ fn without_sound_objects_and_raw_bytes_a_file_is_in_doubt() {
 }
 
 #[test]
+fn an_empty_file_is_sealed_again() {
+    for how in [Damage::Zeros, Damage::Gone] {
+        let mut bench = bench(Duration::ZERO);
+        let handle = bench.create("/a/empty").unwrap();
+        bench.fs.release(handle).unwrap();
+        bench.wait_sealed();
+        bench.power_loss(|bench| damage(objects(bench), how));
+        assert!(in_doubt(&bench).is_empty(), "{how:?}");
+        let root = bench.commit("");
+        assert_eq!(bench.published.read(&root, "/a/empty"), b"");
+    }
+}
+
+#[test]
 fn synced_raw_bytes_are_sealed_again_whatever_became_of_the_objects() {
     for how in ALL_DAMAGE {
         let mut bench = bench(Duration::ZERO);
@@ -468,6 +561,20 @@ fn an_object_that_nobody_refers_to_is_not_taken_for_stored() {
     bench.unlink("/a/new").unwrap();
     assert_eq!(objects(&bench).len(), 1);
     bench.power_loss(|bench| damage(objects(bench), Damage::Zeros));
+    bench.write("/a/again", &[b'n'; 10_000]);
+    let root = bench.commit("");
+    assert_eq!(bench.published.read(&root, "/a/again"), [b'n'; 10_000]);
+}
+
+#[test]
+fn nor_is_one_that_comes_back_to_a_stage_that_is_empty() {
+    let mut bench = bench(Duration::ZERO);
+    bench.write("/a/new", &[b'n'; 10_000]);
+    bench.wait_sealed();
+    let object = objects(&bench).remove(0);
+    bench.stage().abort(&path("")).unwrap();
+    // that it was removed may not have reached the disk, nor its bytes
+    bench.power_loss(|_| fs::write(&object, []).unwrap());
     bench.write("/a/again", &[b'n'; 10_000]);
     let root = bench.commit("");
     assert_eq!(bench.published.read(&root, "/a/again"), [b'n'; 10_000]);

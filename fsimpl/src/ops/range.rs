@@ -245,11 +245,14 @@ fn set_content(txn: &mut Txn<'_>, ino: Ino, data: Data, size: u64) -> Result<()>
     let file = rec
         .file_mut()
         .ok_or(FsError::Invalid("not a regular file"))?;
+    if matches!(data, Data::Published(_)) {
+        // nothing of it can be lost
+        file.former = None;
+    }
     file.size = size;
     file.data = data;
     file.mtime_of_backing = false;
     file.raw = Raw::Unsynced;
-    file.former = None;
     if let Some(node) = txn.tree.nodes.get_mut(&ino) {
         node.run.generation = node.run.generation.wrapping_add(1);
         node.run.seal_error = None;

@@ -12,14 +12,14 @@ use crate::error::{FsError, Result};
 use crate::handle::{Bytes, OpenInode, OpenState};
 use crate::journal::{Batch, inode_key};
 use crate::stage::Stage;
-use crate::tree::{Data, Node, Raw};
+use crate::tree::{Data, Node, Raw, Record};
 use crate::types::{Handle, Ino};
 
 impl Stage {
     pub(crate) fn fsync(&self, handle: Handle, data_only: bool) -> Result<()> {
         let open = self.open.file(handle)?;
-        let version = self.sync_bytes(&open.inode, data_only)?;
-        self.vouch(&open.inode, version)?;
+        let synced = self.sync_bytes(&open.inode, data_only)?;
+        self.vouch(&open.inode, synced)?;
         self.sync_journal()?;
         let tree = self.tree.read();
         let failed = tree
@@ -39,8 +39,8 @@ impl Stage {
     }
 
     /// Syncs a file's bytes, wherever they are, and the name of its backing file. Returns the
-    /// version that was synced.
-    fn sync_bytes(&self, inode: &OpenInode, data_only: bool) -> Result<u64> {
+    /// version that was synced, and in which backing file, if in any.
+    fn sync_bytes(&self, inode: &OpenInode, data_only: bool) -> Result<(u64, Option<u64>)> {
         let (version, named) = {
             let state = inode.state.lock();
             (state.syncs.version, state.syncs.named)
@@ -50,10 +50,10 @@ impl Stage {
                 number,
                 file: Some(file),
             } => (*number, Arc::clone(file)),
-            Bytes::Backing { file: None, .. } => return Ok(version),
+            Bytes::Backing { file: None, .. } => return Ok((version, None)),
             Bytes::Objects(_) => {
                 self.sync_objects_of(inode.ino)?;
-                return Ok(version);
+                return Ok((version, None));
             }
         };
         let (number, file) = backing;
@@ -62,7 +62,7 @@ impl Stage {
             self.backing.sync_name(number)?;
             inode.state.lock().syncs.named = true;
         }
-        Ok(version)
+        Ok((version, Some(number)))
     }
 
     /// Objects that are the only place of a staged file's bytes are synced with all others.
@@ -87,22 +87,35 @@ impl Stage {
     }
 
     /// The journal vouches for the bytes, if they are still those that were synced.
-    fn vouch(&self, inode: &OpenInode, version: u64) -> Result<()> {
+    fn vouch(&self, inode: &OpenInode, (version, number): (u64, Option<u64>)) -> Result<()> {
         // nobody is in the middle of a write
         let _still = inode.bytes.write();
         let mut tree = self.tree.write();
         let mut state = inode.state.lock();
-        if state.syncs.version != version {
+        let Some(node) = tree.nodes.get_mut(&inode.ino) else {
+            return Ok(());
+        };
+        let still = state.syncs.version == version;
+        if still {
+            state.syncs.synced = Some(version);
+        }
+        if !still || state.syncs.is_log {
+            return self.keep_what_is_synced(inode.ino, node, number);
+        }
+        self.record_vouched(inode.ino, node, &mut state)
+    }
+
+    /// A power loss must not take a file back behind bytes that were synced in a backing file, even
+    /// where they are not vouched for.
+    fn keep_what_is_synced(&self, ino: Ino, node: &mut Node, number: Option<u64>) -> Result<()> {
+        let before = node.rec.clone();
+        let Some(file) = node.rec.file_mut() else {
+            return Ok(());
+        };
+        if number.is_none() || file.data.backing() != number || file.former.take().is_none() {
             return Ok(());
         }
-        state.syncs.synced = Some(version);
-        if state.syncs.is_log {
-            return Ok(());
-        }
-        match tree.nodes.get_mut(&inode.ino) {
-            Some(node) => self.record_vouched(inode.ino, node, &mut state),
-            None => Ok(()),
-        }
+        self.record(ino, node, before)
     }
 
     /// The last writer is gone from a file that was not vouched for while it was written. Recorded
@@ -129,7 +142,13 @@ impl Stage {
         if state.dirty {
             file.size = state.size;
         }
+        self.record(ino, node, before)?;
         state.syncs.vouched = true;
+        Ok(())
+    }
+
+    /// Records what a file is now; if that fails, it is as before.
+    fn record(&self, ino: Ino, node: &mut Node, before: Record) -> Result<()> {
         if node.names.is_empty() {
             return Ok(());
         }
@@ -137,7 +156,6 @@ impl Stage {
         batch.put(inode_key(ino.0), &node.rec);
         if let Err(error) = self.journal.commit(batch) {
             node.rec = before;
-            state.syncs.vouched = false;
             let mut undo = Batch::default();
             undo.put(inode_key(ino.0), &node.rec);
             self.journal.undo(undo);

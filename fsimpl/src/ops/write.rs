@@ -210,8 +210,7 @@ impl Stage {
             state.size = size.min(keep);
         }
         state.mtime_set = false;
-        state.syncs.is_log |= state.syncs.vouched;
-        state.syncs.vouched = false;
+        state.syncs.taken_back();
         state.syncs.named &= !fresh;
         self.touched(&mut state);
         Ok(())

@@ -78,6 +78,8 @@ impl Stage {
         for ino in &dropped.inodes {
             self.notices.inode(*ino);
         }
+        // what was dropped does not come back with a power loss
+        self.sync_journal()?;
         self.feed.sweep_later();
         Ok(dropped.count)
     }

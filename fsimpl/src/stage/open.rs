@@ -106,28 +106,33 @@ impl Stage {
             self.settle(&inode);
         }
         self.backing.sync_all()?;
-        self.record_unsealed()?;
+        self.record_resting()?;
         self.sync_sealed()?;
         Ok(self.journal.sync()?)
     }
 
     /// Times and sizes of unsealed files are asked of their backing files after a crash; a clean end
-    /// writes them down, and vouches for the bytes, which were synced before.
-    fn record_unsealed(&self) -> Result<(), FsError> {
+    /// writes them down, and vouches for the bytes, which were synced before. Of sealed ones that a
+    /// later power loss could take back behind this it does, too.
+    fn record_resting(&self) -> Result<(), FsError> {
         let mut tree = self.tree.write();
         let mut batch = Batch::default();
         for (ino, node) in &mut tree.nodes {
             let named = !node.names.is_empty();
             // of one that is still open nobody knows whether it was written to since
-            let vouch = node.rec.is_unsealed() && !self.open.is_open(*ino);
+            let rests = !self.open.is_open(*ino);
+            let unsealed = node.rec.is_unsealed();
             if let Body::File(file) = &mut node.rec.body
-                && (file.mtime_of_backing || vouch)
                 && named
             {
+                let raw = file.data.backing().is_some() && file.raw == Raw::Unsynced;
+                let vouch = rests && raw && (unsealed || file.former.is_some());
+                if !vouch && !file.mtime_of_backing {
+                    continue;
+                }
                 file.mtime_of_backing = false;
-                if vouch && file.raw == Raw::Unsynced {
-                    file.raw = Raw::Synced;
-                    file.former = None;
+                if vouch {
+                    (file.raw, file.former) = (Raw::Synced, None);
                 }
                 batch.put(inode_key(ino.0), &node.rec);
             }

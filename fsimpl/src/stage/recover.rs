@@ -6,8 +6,9 @@
 //! | the journal says | and | then |
 //! | --- | --- | --- |
 //! | sealed | its objects hash to their names | they are the truth; raw bytes that were not synced go |
-//! | sealed | they do not, but the raw bytes were synced | it is sealed again |
-//! | sealed | they do not, and the raw bytes yield the same objects | those are there again |
+//! | sealed | they do not, but the raw bytes yield the same objects | those are there again |
+//! | sealed | they do not, but the raw bytes were synced (the parameters have changed) | it is sealed again |
+//! | sealed | they do not, but it is empty | it is sealed again |
 //! | sealed | neither, but the objects are in the repository's storage | those are taken |
 //! | sealed | nothing of that | it is in doubt |
 //! | unsealed | its raw bytes were synced and not written to since | it is sealed as usual |
@@ -15,7 +16,8 @@
 //! | either, and in doubt | it had been published or sealed before it was changed | it is that again |
 //!
 //! A file in doubt shows what is left of it (or what it was before), is named by `status`, and keeps a
-//! commit from being made until it is written again, removed, or accepted as it is. This runs before anybody uses the stage.
+//! commit from being made until it is written again, removed, or accepted as it is. This runs before
+//! anybody uses the stage.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -55,10 +57,14 @@ impl Stage {
         if before.as_deref() == Some(boot_id) {
             return Ok(());
         }
-        if self.tree.read().nodes.len() > 1 {
-            self.distrust(progress)?;
+        let is_new = before.is_none() && self.tree.read().nodes.len() == 1;
+        if !is_new {
+            // what is read may be of this boot, made again by a look that was killed: now it is on disk
+            self.backing.sync_all()?;
+            let same = self.distrust(progress)?;
             // nothing is looked at twice
             self.sync()?;
+            self.vouch_for(&same)?;
         }
         if before.is_none() {
             self.sync_directories()?;
@@ -80,7 +86,8 @@ impl Stage {
         Ok(())
     }
 
-    fn distrust(&self, progress: &dyn Progress) -> Result<(), FsError> {
+    /// Judges all staged files; those whose objects were made again from their raw bytes.
+    fn distrust(&self, progress: &dyn Progress) -> Result<HashSet<Ino>, FsError> {
         let unsound = self.unsound_objects(progress);
         let needed = self.tree.read().staged_objects();
         // one that nobody refers to would be taken for stored when equal bytes are sealed
@@ -104,7 +111,23 @@ impl Stage {
                 "the machine stopped before the bytes of {doubtful} file(s) were on disk; `prepub status` names them"
             );
         }
-        Ok(())
+        Ok(same)
+    }
+
+    /// Raw bytes that hashed to what they should are synced by now, and so are the objects that were
+    /// made of them. Until then a power loss may need what these files were before.
+    fn vouch_for(&self, same: &HashSet<Ino>) -> Result<(), FsError> {
+        let mut tree = self.tree.write();
+        let mut batch = Batch::default();
+        for ino in same {
+            if let Some(node) = tree.nodes.get_mut(ino)
+                && let Body::File(file) = &mut node.rec.body
+            {
+                (file.raw, file.former) = (Raw::Synced, None);
+                batch.put(inode_key(ino.0), &node.rec);
+            }
+        }
+        Ok(self.journal.commit(batch)?)
     }
 
     /// Hashes all objects that were not synced; those that are not what their names say. Damaged ones
@@ -221,16 +244,11 @@ impl Stage {
                 }
                 None => continue,
                 Some(sealed) if sealed.content.objects().all(|o| !unsound.contains(&o)) => {
-                    if *backing == 0 || file.raw == Raw::Synced {
-                        // what it was before is of no more use
-                        file.former = None;
-                        continue;
+                    if *backing != 0 && file.raw != Raw::Synced {
+                        gone.push((std::mem::take(backing), file.size));
                     }
-                    gone.push((std::mem::take(backing), file.size));
+                    // what it was before is of no more use
                     file.former = None;
-                }
-                Some(_) if file.raw == Raw::Synced && self.has_bytes(*backing, file.size)? => {
-                    *sealed = None;
                 }
                 Some(sealed) if *backing != 0 => {
                     let content = sealed.content.clone();
@@ -241,6 +259,8 @@ impl Stage {
                     });
                     continue;
                 }
+                // what is sealed again is nothing, and that is there
+                Some(_) if file.size == 0 => (*sealed, file.former) = (None, None),
                 Some(_) => continue,
             }
             batch.put(inode_key(ino.0), &node.rec);
@@ -250,11 +270,6 @@ impl Stage {
             self.drop_backing(number, size);
         }
         Ok(compared)
-    }
-
-    fn has_bytes(&self, number: u64, size: u64) -> Result<bool, FsError> {
-        let found = self.backing.stat(number)?;
-        Ok(found.is_some_and(|metadata| metadata.len() == size))
     }
 
     /// Seals raw bytes that may be damaged; the files whose objects came out as recorded.
@@ -302,7 +317,8 @@ impl Stage {
         });
     }
 
-    /// What is left of a file are raw bytes that are not what they were, or what it was before.
+    /// Sealing its raw bytes did not yield the objects it had. They are right if they were synced, and
+    /// sealed by other parameters now; else they are not what they were, or it is what it was before.
     fn lose_objects(&self, ino: Ino, unsound: &HashSet<ObjectName>) -> Result<(), FsError> {
         let mut tree = self.tree.write();
         let Some(node) = tree.nodes.get_mut(&ino) else {
@@ -311,7 +327,13 @@ impl Stage {
         let rec = &mut node.rec;
         if let Body::File(file) = &mut rec.body {
             let (number, size) = (file.data.backing().unwrap_or(0), file.size);
-            if let Data::Staged {
+            let left = self.backing.stat(number)?.map_or(0, |m| m.len());
+            if file.raw == Raw::Synced && left == size {
+                file.data = Data::Staged {
+                    backing: number,
+                    sealed: None,
+                };
+            } else if let Data::Staged {
                 backing,
                 sealed: Some(sealed),
             } = &mut file.data
@@ -323,7 +345,6 @@ impl Stage {
                 self.drop_backing(number, size);
             } else if let Data::Staged { sealed, .. } = &mut file.data {
                 *sealed = None;
-                let left = self.backing.stat(number)?.map_or(0, |m| m.len());
                 self.recount_staged(size, left);
                 (file.size, file.raw) = (left, Raw::Doubtful);
             }
