@@ -2,7 +2,8 @@
 //!
 //! A call that has returned is done; one that had begun may be. The rules that are checked:
 //!
-//! - Names are those after some call, and no earlier one than the last fsync of anything.
+//! - Names, and which of them are one file, are those after some call, and no earlier one than the
+//!   last fsync of anything.
 //! - A file that is not in doubt has the very bytes it had at some moment since its last fsync.
 //! - A file that was not changed after its fsync is not in doubt.
 //! - Bytes that were fsynced and not changed since are there, in doubt or not.
@@ -55,6 +56,8 @@ struct History {
 pub struct Found {
     /// Files and their bytes; none where these cannot be read. Directories without.
     pub files: BTreeMap<String, Option<Vec<u8>>>,
+    /// Inode numbers of files: names with the same one are one file.
+    pub inodes: BTreeMap<String, u64>,
     pub dirs: BTreeSet<String>,
     /// Named by `status`.
     pub in_doubt: BTreeSet<String>,
@@ -201,7 +204,7 @@ impl Model {
         let candidates = first
             .into_iter()
             .chain(since.iter().map(|call| &call.names));
-        let mut problem = None;
+        let mut problems: Vec<String> = Vec::new();
         let mut last: Option<&Arc<Names>> = None;
         for names in candidates {
             if last.is_some_and(|last| Arc::ptr_eq(last, names)) {
@@ -213,10 +216,14 @@ impl Model {
             }
             match self.check_files(clock, names, found) {
                 Ok(()) => return Ok(Arc::clone(names)),
-                Err(error) => problem = Some(error),
+                Err(error) => problems.push(error),
             }
         }
-        Err(problem.unwrap_or_else(|| self.about_names(synced, found)))
+        problems.dedup();
+        Err(match problems.is_empty() {
+            true => self.about_names(synced, found),
+            false => problems.join("or, with the names of another moment, "),
+        })
     }
 
     fn about_names(&self, synced: Option<usize>, found: &Found) -> String {
@@ -241,7 +248,10 @@ impl Model {
             let content = found.files.get(path).and_then(Option::as_ref);
             let in_doubt = found.in_doubt.contains(path);
             self.check_file(clock, *file, content, in_doubt)
-                .map_err(|error| format!("{path} (in doubt: {in_doubt}): {error}"))?;
+                .map_err(|error| {
+                    let all = names_of(names, *file, found);
+                    format!("{path} (in doubt: {in_doubt}; by name and inode {all:?}): {error}")
+                })?;
         }
         Ok(())
     }
@@ -389,22 +399,38 @@ impl Model {
                 ));
             }
         }
-        self.files.clear();
-        let files = found
-            .files
-            .keys()
-            .map(|path| (path.clone(), Some(self.new_file())));
-        let mut names: Names = files.collect();
+        // a commit publishes each name of a file on its own; on the mount they are still one
+        let mut by_inode: HashMap<u64, File> = HashMap::new();
+        let mut names = Names::new();
+        for path in found.files.keys() {
+            let next = by_inode.len();
+            let file = *by_inode.entry(found.inodes[path]).or_insert(next);
+            names.insert(path.clone(), Some(file));
+        }
         names.extend(found.dirs.iter().map(|dir| (dir.clone(), None)));
         self.adopt(&names, found);
         Ok(())
     }
 }
 
+/// All names of a file, and the inodes that they are found to be.
+fn names_of(names: &Names, file: File, found: &Found) -> Vec<(String, Option<u64>)> {
+    let of_file = names.iter().filter(|(_, f)| **f == Some(file));
+    of_file
+        .map(|(path, _)| (path.clone(), found.inodes.get(path).copied()))
+        .collect()
+}
+
+/// What was found has these names, and those of one file are one inode. Moments with the same names
+/// are told apart by that: one of two names may have become another file's in between.
 fn same_names(names: &Names, found: &Found) -> bool {
+    let (mut inodes, mut files) = (HashMap::new(), HashMap::new());
     names.len() == found.files.len() + found.dirs.len()
         && names.iter().all(|(path, file)| match file {
-            Some(_) => found.files.contains_key(path),
+            Some(file) => found.inodes.get(path).is_some_and(|inode| {
+                *inodes.entry(*file).or_insert(*inode) == *inode
+                    && *files.entry(*inode).or_insert(*file) == *file
+            }),
             None => found.dirs.contains(path),
         })
 }

@@ -2,7 +2,7 @@
 //! renamed, linked and removed, and fsynced or not.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::model::{Effect, Model, Names};
@@ -25,7 +25,7 @@ pub struct Workload<'a> {
 impl Workload<'_> {
     /// Does one thing, which is several calls.
     pub fn step(&mut self) {
-        match self.dice.next(16) {
+        match self.dice.next(17) {
             0..=4 => self.write(),
             5 | 6 => self.replace(),
             7 | 8 => self.append(),
@@ -35,6 +35,7 @@ impl Workload<'_> {
             12 => self.remove(),
             13 => self.cut(),
             14 => self.link(),
+            15 => self.copy(),
             _ => self.sync_directory(),
         }
     }
@@ -211,6 +212,27 @@ impl Workload<'_> {
         self.maybe_fsync(&handle, file);
     }
 
+    /// By reference, where the bytes are sealed or published.
+    fn copy(&mut self) {
+        let Some((from, source)) = self.some_file() else {
+            return;
+        };
+        let to = self.somewhere();
+        if self.model.names().get(&to).copied().flatten() == Some(source) {
+            return;
+        }
+        let mut reader = File::open(self.at(&from)).unwrap();
+        let (mut handle, file) = self.open_emptied(&to);
+        let content = self.model.content(source).to_vec();
+        let length = content.len() as u64;
+        let copied = || std::io::copy(&mut reader, &mut handle).unwrap();
+        assert_eq!(
+            self.model.change(file, 0..usize::MAX, content, copied),
+            length
+        );
+        self.maybe_fsync(&handle, file);
+    }
+
     fn rename(&mut self) {
         let Some((from, _)) = self.some_file() else {
             return;
@@ -291,6 +313,8 @@ pub fn look(root: &Path, found: &mut super::model::Found) {
         if entry.file_type().is_dir() {
             found.dirs.insert(name);
         } else {
+            let inode = entry.metadata().unwrap().ino();
+            found.inodes.insert(name.clone(), inode);
             found.files.insert(name, fs::read(entry.path()).ok());
         }
     }
