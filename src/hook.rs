@@ -237,7 +237,7 @@ pub fn resume(repo: &Repo) -> Result<()> {
 /// Drops what is staged below a path.
 ///
 /// # Errors
-/// When a commit is under way, or the stage refuses.
+/// When a commit is under way, or one that was interrupted cannot be settled; or the stage refuses.
 pub fn abort(engine: &Engine, args: &api::At) -> Result<Aborted> {
     let repo = engine.repo(&args.repo)?;
     let wait = engine.settings().file.commit.wait.0;
@@ -247,6 +247,10 @@ pub fn abort(engine: &Engine, args: &api::At) -> Result<Aborted> {
             format!("a commit of {} is under way", args.repo),
         ));
     };
+    if !repo.stage.frozen().is_empty() {
+        // whether that commit was done decides what is published and what is staged
+        resume(&repo)?;
+    }
     let dropped = repo.stage.abort(&args.path.0)?;
     repo.stage.wait_told();
     tracing::info!(repo = args.repo, path = %args.path, dropped, "aborted");

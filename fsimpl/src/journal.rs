@@ -10,8 +10,7 @@
 //! f <id, 8 bytes>              a snapshot handed to a commit
 //! ```
 //!
-//! Values begin with a version byte. Records of one version only ever grow, at their end, by values
-//! of which zero means what was so before. The engine refuses all further writes once one has failed (the
+//! Values begin with a version byte. The engine refuses all further writes once one has failed (the
 //! disk was full): it is then opened anew, and what the failed operation may have left in the log
 //! is undone first. Nothing here knows what the records mean.
 
@@ -27,7 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Version of the values.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Changes kept in memory until they are written as a sorted table.
 const MEMTABLE_BYTES: u64 = 8 << 20;
 /// Blocks of tables kept in memory: the journal is read once, at the start.

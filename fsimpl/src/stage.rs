@@ -261,6 +261,9 @@ pub enum FreezeError {
 /// Why staged changes could not be dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum AbortError {
+    /// A snapshot is being published: what is published at its paths is not known yet.
+    #[error("snapshot {0} is being published; try again when that commit is done")]
+    Frozen(u64),
     /// The journal or the published tree failed; nothing was dropped.
     #[error("dropping staged changes")]
     Fs(#[from] FsError),

@@ -33,8 +33,8 @@ use crate::types::{Ino, Time};
 
 pub(crate) use raw::Raw;
 pub(crate) use record::{
-    Body, Data, Dentry, Dir, File, Names, Origin, Record, RevId, SealedData, Under, mtime_of,
-    rdev_of, time_of, type_of,
+    Body, Data, Dentry, Dir, File, Names, Origin, Record, RevId, SealedData, Serial, Under,
+    mtime_of, rdev_of, time_of, type_of,
 };
 pub(crate) use restore::restore;
 pub(crate) use stat::lower_attr;
@@ -133,6 +133,8 @@ pub(crate) struct Tree {
     pub(crate) revisions: Revisions,
     /// Counts changes.
     pub(crate) tick: u64,
+    /// The last serial that was given out.
+    pub(crate) last_serial: Serial,
     /// The snapshot that is being published.
     pub(crate) frozen: Option<FrozenMark>,
 }
@@ -145,6 +147,7 @@ impl Tree {
             salted: HashMap::new(),
             revisions,
             tick: 1,
+            last_serial: Serial::ROOT,
             frozen: None,
         }
     }
@@ -155,6 +158,33 @@ impl Tree {
 
     pub(crate) fn require(&self, ino: Ino) -> Result<&Node> {
         self.nodes.get(&ino).ok_or(FsError::Stale(ino.0))
+    }
+
+    /// A serial that no inode has had.
+    pub(crate) fn fresh_serial(&mut self) -> Serial {
+        self.last_serial.0 += 1;
+        self.last_serial
+    }
+
+    /// The serial of a staged inode.
+    pub(crate) fn serial(&self, ino: Ino) -> Serial {
+        self.node(ino)
+            .map_or_else(Serial::default, |n| n.rec.serial)
+    }
+
+    /// Whose a staged name is: the inode's that has it; of one that is gone, the inode's that is
+    /// published there.
+    pub(crate) fn whose(&self, dentry: &Dentry) -> Option<Serial> {
+        match dentry.node() {
+            Some(ino) => Some(self.serial(ino)),
+            None => dentry.home_of(),
+        }
+    }
+
+    /// True if a name has the inode that is published there, changed or not.
+    pub(crate) fn is_own(&self, dentry: &Dentry) -> bool {
+        let home = dentry.home_of().filter(|_| !dentry.white);
+        home.is_some() && home == self.whose(dentry)
     }
 
     /// The published directory that an inode's place comes from (or the published path of a file).

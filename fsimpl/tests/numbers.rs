@@ -159,3 +159,20 @@ fn a_new_head_keeps_numbers() {
     assert_eq!(mtime, 1_000_000_001);
     assert!(bench.exists("/b/moved/theirs") && bench.changes().is_empty());
 }
+
+/// A directory that is published at its new place stays there; what is back at the old one is another.
+#[test]
+fn an_abort_takes_nothing_from_its_new_place() {
+    let bench = bench();
+    bench.write("/a/sub/.tmp", b"as rsync does");
+    bench.rename("/a/sub/.tmp", "/a/sub/final").unwrap();
+    bench.rename("/a/sub", "/Moved").unwrap();
+    bench.commit("/Moved");
+    let published = numbers(&bench);
+    bench.stage().abort(&path("")).unwrap();
+    let after = numbers(&bench);
+    assert!(!bench.exists("/a/sub/final") && bench.exists("/a/sub/deep"));
+    for (path, ino) in published {
+        assert_eq!(after[&path], ino, "{path}");
+    }
+}

@@ -132,10 +132,10 @@ fn piece_by_piece() {
     assert_eq!(bench.stage().summary(), StageSummary::default());
 }
 
-/// The user goes on while the part is being published.
+/// The user goes on while the part is being published, and the program is started anew.
 #[test]
 fn what_changes_meanwhile_is_staged_over_the_new_place() {
-    let bench = bench();
+    let mut bench = bench();
     bench.rename("/a", "/m").unwrap();
     let frozen = bench.freeze("/m/sub/deep").unwrap();
     bench.unlink("/m/sub/deep").unwrap();
@@ -143,6 +143,7 @@ fn what_changes_meanwhile_is_staged_over_the_new_place() {
     bench.rename("/m/sub/far", "/far").unwrap();
     let before = bench.everything();
     let root = bench.published.commit(&bench.stage().base_root(), &frozen);
+    bench.reopen();
     bench.stage().retire(frozen.id, &root).unwrap();
     assert_eq!(bench.everything(), before);
     let root = bench.commit("/m/sub");
@@ -205,6 +206,26 @@ fn another_publisher_at_the_new_place() {
     assert!(!bench.exists("/m/two"));
 }
 
+/// A number says nothing of whose it was when the snapshot was made.
+#[test]
+fn another_directory_of_the_same_number() {
+    let bench = bench();
+    bench.write("/a/sub/new", b"new");
+    let frozen = bench.freeze("/a").unwrap();
+    let number = bench.ino("/a/sub");
+    bench.remove_all("/a/sub");
+    bench.fs.forget(number, u64::MAX);
+    bench.mkdir("/a/sub").unwrap();
+    assert_eq!(bench.ino("/a/sub"), number, "it is free again");
+    let root = bench.published.commit(&bench.stage().base_root(), &frozen);
+    bench.stage().retire(frozen.id, &root).unwrap();
+    assert!(bench.list("/a/sub").is_empty());
+    let root = bench.commit("");
+    assert!(bench.list("/a/sub").is_empty() && bench.changes().is_empty());
+    let tree = bench.published.tree(&root);
+    assert!(!tree.contains_key(&path("/a/sub/new")));
+}
+
 #[test]
 fn a_file_being_written_in_a_moved_directory_is_as_in_the_base() {
     let mut bench = bench();
@@ -212,8 +233,11 @@ fn a_file_being_written_in_a_moved_directory_is_as_in_the_base() {
     // the same file; another one in its place; one that took its name from another
     let one = bench.open_write("/m/one");
     bench.fs.write(&ROOT, one, 0, b"ONE").unwrap();
+    let number = bench.ino("/m/two");
     bench.unlink("/m/two").unwrap();
+    bench.fs.forget(number, u64::MAX);
     let two = bench.create("/m/two").unwrap();
+    assert_eq!(bench.ino("/m/two"), number, "it is free again");
     bench.fs.write(&ROOT, two, 0, b"TWO").unwrap();
     bench.rename("/m/sub/deep", "/m/sub/other").unwrap();
     let deep = bench.open_write("/m/sub/other");
@@ -234,5 +258,40 @@ fn a_file_being_written_in_a_moved_directory_is_as_in_the_base() {
     }
     let all = commit(&mut bench, "", "/m/sub");
     assert!(all.contains(&"/m/sub/other".to_owned()) && !all.contains(&"/m/sub/deep".to_owned()));
+    assert!(bench.changes().is_empty());
+}
+
+/// That its first change came while another commit was under way is nothing to the next one.
+#[test]
+fn a_file_being_written_since_an_earlier_commit() {
+    let bench = bench();
+    bench.write("/a/new", b"new");
+    let frozen = bench.freeze("").unwrap();
+    let one = bench.open_write("/a/one");
+    bench.fs.write(&ROOT, one, 0, b"ONE").unwrap();
+    let root = bench.published.commit(&bench.stage().base_root(), &frozen);
+    bench.stage().retire(frozen.id, &root).unwrap();
+    bench.rename("/a", "/m").unwrap();
+    let frozen = bench.stage().freeze(&[path("")], OpenFiles::Skip, &());
+    let frozen = frozen.unwrap();
+    let root = bench.published.commit(&bench.stage().base_root(), &frozen);
+    bench.stage().retire(frozen.id, &root).unwrap();
+    assert!(bench.published.tree(&root).contains_key(&path("/m/one")));
+    bench.fs.release(one).unwrap();
+    assert_eq!(bench.read("/m/one"), b"ONE");
+}
+
+/// After an abort of its old place, a published directory is seen twice, and moved twice.
+#[test]
+fn one_directory_that_was_moved_twice() {
+    let mut bench = bench();
+    bench.rename("/a/sub", "/b/sub").unwrap();
+    bench.stage().abort(&path("/a")).unwrap();
+    bench.rename("/a/sub/far", "/far").unwrap();
+    bench.rename("/a/sub", "/again").unwrap();
+    let wanted = ["/again", "/again/deep", "/again/other"];
+    assert_eq!(commit(&mut bench, "/again", "/again"), wanted);
+    assert_eq!(bench.find("/b/sub").unwrap().nlink, 3, "with /b/sub/far");
+    assert!(commit(&mut bench, "", "").contains(&"/b/sub/far/leaf".to_owned()));
     assert!(bench.changes().is_empty());
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fsimpl::{Ino, Notifier};
+use fsimpl::{AbortError, Ino, Notifier};
 use parking_lot::Mutex;
 
 use crate::support::{Bench, Published, ROOT, dir, file, path};
@@ -189,4 +189,35 @@ fn an_abort_leaves_published_links_linked() {
     bench.stage().abort(&path("")).unwrap();
     assert_eq!(bench.read("/b/one"), b"one");
     assert!(bench.changes().is_empty());
+}
+
+/// What is staged in a directory that they removed can be moved away from there.
+#[test]
+fn a_directory_that_they_removed_can_be_moved() {
+    let bench = bench();
+    bench.write("/a/new", b"new");
+    let base = bench.stage().base_root();
+    let theirs = bench.published.publish_with(&base, |tree, _| {
+        tree.retain(|p, _| !p.is_within(&path("/a")));
+    });
+    bench.stage().refresh(&theirs).unwrap();
+    assert_eq!(bench.list("/a"), ["new"]);
+    bench.rename("/a", "/b/mine").unwrap();
+    let before = bench.everything();
+    bench.commit("");
+    assert_eq!(bench.everything(), before);
+    assert_eq!(bench.list("/b/mine"), ["new"]);
+}
+
+/// What is published at its paths is not known before the commit is done, or has failed.
+#[test]
+fn nothing_is_aborted_while_it_is_published() {
+    let bench = bench();
+    bench.write("/a/new", b"new");
+    let frozen = bench.freeze("").unwrap();
+    let refused = bench.stage().abort(&path(""));
+    assert!(matches!(refused, Err(AbortError::Frozen(id)) if id == frozen.id));
+    bench.stage().thaw(frozen.id).unwrap();
+    assert!(bench.stage().abort(&path("")).unwrap() > 0);
+    assert!(!bench.exists("/a/new") && bench.changes().is_empty());
 }

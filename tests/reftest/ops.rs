@@ -335,7 +335,8 @@ pub struct Abilities {
     pub root: bool,
     /// Device nodes.
     pub devices: bool,
-    /// What is committed or aborted can be named in any bytes, not in UTF-8 alone.
+    /// What is committed or aborted can be named in any bytes and at any length, not only as text
+    /// that can be a path.
     pub any_target: bool,
 }
 
@@ -401,7 +402,7 @@ struct Draw<'a> {
 
 impl Draw<'_> {
     fn op(&mut self) -> Op {
-        if self.own.can.stage && self.dice().one_in(25) {
+        if self.own.can.stage && self.dice().one_in(15) {
             return self.stage_op();
         }
         if self.paths.len() > CROWDED && self.dice().one_in(2) {
@@ -736,8 +737,8 @@ impl Draw<'_> {
     /// What is committed in one go.
     fn targets(&mut self) -> Vec<Path> {
         match self.dice().below(8) {
-            0..=3 => vec![Path::root()],
-            4..=6 => vec![self.target()],
+            0..=2 => vec![Path::root()],
+            3..=5 => vec![self.target()],
             _ => {
                 let mut paths: Vec<Path> = Vec::new();
                 for _ in 0..3 {
@@ -777,7 +778,8 @@ impl Draw<'_> {
                 _ => self.dice().pick(&below).clone(),
             };
         }
-        match self.own.can.any_target || std::str::from_utf8(&path.0).is_ok() {
+        let can_be = path.names().all(|name| name.len() <= 255);
+        match self.own.can.any_target || can_be && std::str::from_utf8(&path.0).is_ok() {
             true => path,
             false => Path::root(),
         }

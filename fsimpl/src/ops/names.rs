@@ -307,6 +307,7 @@ fn new_inode(
         xattrs,
         stamp: txn.tree.tick,
         atime: None,
+        serial: txn.tree.fresh_serial(),
     };
     let run = Runtime {
         lookups: AtomicU64::new(1),

@@ -3,12 +3,14 @@
 //! Needs neither network nor mount. Open files keep what they have, as unlinked ones do; the kernel
 //! is told of every name that went.
 
+use std::collections::HashMap;
+
 use formats::{Name, RepoPath};
 
 use super::retire::Vanished;
 use super::{AbortError, Stage};
 use crate::error::Result;
-use crate::tree::{Dentry, Dir, Origin, Record, Tree, Txn, Under, group_of, type_of};
+use crate::tree::{Dentry, Dir, Origin, Record, Serial, Tree, Txn, Under, group_of, type_of};
 use crate::types::{FileType, Ino};
 
 /// What an abort did.
@@ -21,7 +23,9 @@ struct Dropped {
     count: usize,
     /// Names at which an inode is published that was changed there or went away; what is in a
     /// directory comes before it.
-    homes: Vec<(Ino, Name, Ino)>,
+    homes: Vec<(Ino, Name, Serial)>,
+    /// The same, of those that are there.
+    at_home: Vec<(Ino, Name, Serial)>,
     /// Inodes that are at home again.
     home: Vec<Ino>,
     /// Those of them that are not staged any more; what is in a directory comes before it.
@@ -36,10 +40,13 @@ impl Stage {
     /// when this returns; not to be called from a request of the mount.
     ///
     /// # Errors
-    /// When the journal cannot be written; nothing was dropped then.
+    /// [`AbortError::Frozen`]; when the journal cannot be written. Nothing was dropped then.
     pub fn abort(&self, path: &RepoPath) -> Result<usize, AbortError> {
         let dropped = {
             let mut tree = self.tree.write();
+            if let Some(mark) = &tree.frozen {
+                return Err(AbortError::Frozen(mark.id));
+            }
             let Some((parent, name)) = tree.staged_place(path) else {
                 return Ok(0);
             };
@@ -64,13 +71,13 @@ impl Stage {
             self.settle_vanished(&mut tree, restored);
             self.reap(&mut tree, staged);
             tree.forget_links();
+            for ino in &dropped.home {
+                self.feed.cancel(*ino);
+            }
             dropped
         };
         for (number, size) in dropped.backings {
             self.drop_backing(number, size);
-        }
-        for ino in dropped.home {
-            self.feed.cancel(ino);
         }
         for (parent, name) in &dropped.names {
             self.notices.entry(*parent, name);
@@ -107,8 +114,11 @@ impl Txn<'_> {
         if dentry.clean && stays {
             return Ok(());
         }
-        let home = dentry.home_of().map(|ino| (parent, name.clone(), ino));
-        dropped.homes.extend(home);
+        let home = dentry.home_of().map(|whose| (parent, name.clone(), whose));
+        match stays {
+            true => dropped.at_home.extend(home),
+            false => dropped.homes.extend(home),
+        }
         dropped.inodes.extend(dentry.node());
         let more = -self.tree.subdirs_more(parent, name);
         self.uncover(parent, name)?;
@@ -134,7 +144,7 @@ impl Txn<'_> {
         let head = self.tree.revisions.head;
         let row = self.tree.revisions.find(head, &RepoPath::root())?;
         if let Some(row) = row {
-            let fresh = Record::from_entry(&row.entry, RepoPath::root(), 0);
+            let fresh = Record::from_entry(&row.entry, RepoPath::root(), 0, Serial::ROOT);
             *self.record_quietly(Ino::ROOT)? = fresh;
         }
         dropped.inodes.push(Ino::ROOT);
@@ -144,8 +154,17 @@ impl Txn<'_> {
     /// Lets inodes that have no name any more be what is published where they come from.
     fn bring_home(&mut self, dropped: &mut Dropped, is_open: &dyn Fn(Ino) -> bool) -> Result<()> {
         let mut back = Vec::new();
-        // a directory comes home before what is in it
-        for (parent, name, ino) in std::mem::take(&mut dropped.homes).into_iter().rev() {
+        let nameless = self.tree.nodes.iter().filter(|(_, n)| n.names.is_empty());
+        let nameless = nameless.map(|(ino, node)| (node.rec.serial, *ino));
+        let nameless: HashMap<Serial, Ino> = nameless.collect();
+        // what is published at several places belongs where it was; a directory comes home before
+        // what is in it
+        let at_home = std::mem::take(&mut dropped.at_home).into_iter().rev();
+        let homes = std::mem::take(&mut dropped.homes).into_iter().rev();
+        for (parent, name, whose) in at_home.chain(homes) {
+            let Some(ino) = nameless.get(&whose).copied() else {
+                continue;
+            };
             if !is_open(ino) && self.bring_back(parent, &name, ino, dropped)? {
                 dropped.home.push(ino);
                 back.push((parent, name, ino));
@@ -187,7 +206,8 @@ impl Txn<'_> {
             .backings
             .extend(file.and_then(|file| Some((file.data.backing()?, file.size))));
         let lent = node.rec.dir().map(|dir| dir.ino_path.clone());
-        let published = Record::from_entry(&row.entry, lent.unwrap_or_default(), self.tree.tick);
+        let (lent, serial) = (lent.unwrap_or_default(), node.rec.serial);
+        let published = Record::from_entry(&row.entry, lent, self.tree.tick, serial);
         *self.record_quietly(ino)? = published;
         if let Some(node) = self.tree.nodes.get_mut(&ino) {
             node.run.seal_error = None;
@@ -202,7 +222,7 @@ impl Txn<'_> {
             },
             rev: self.tree.revisions.head,
             stamp: self.tree.tick,
-            published: ino.0,
+            published: serial,
         };
         self.name_again(parent, name, clean)?;
         Ok(true)
@@ -220,8 +240,9 @@ impl Txn<'_> {
                 .rec
                 .dir()
                 .is_some_and(|dir| dir.origin == Origin::Inherit && !dir.explicit);
-            let known = self.tree.dentry(parent, &name).filter(Dentry::is_own);
-            if !implicit || known.is_none() || !self.tree.needs_no_node(parent, &name, at) {
+            let known = self.tree.dentry(parent, &name);
+            let own = known.is_some_and(|dentry| self.tree.is_own(&dentry));
+            if !implicit || !own || !self.tree.needs_no_node(parent, &name, at) {
                 return Ok(());
             }
             let vanished = Vanished::new(at, parent, name.clone(), node);
@@ -246,7 +267,7 @@ impl Tree {
     /// True if a name in a directory that is at home holds what is published there, changed or not.
     fn shows_published(&self, parent: Ino, name: &Name, dentry: &Dentry) -> Result<bool> {
         let node = dentry.node().and_then(|ino| self.node(ino));
-        let Some(node) = node.filter(|_| dentry.is_own()) else {
+        let Some(node) = node.filter(|_| self.is_own(dentry)) else {
             return Ok(false);
         };
         let moved = |dir: &Dir| dir.origin != Origin::Inherit;

@@ -164,8 +164,9 @@ impl Stage {
     ) -> Result<Snapshot, FreezeError> {
         tree.tick += 1;
         let size_of = |_| None;
-        let skipped = open.iter().map(|(ino, _)| ino.0).collect();
-        let mut walk = Walk::new(tree, skipped, &size_of);
+        let open_nodes = open.iter().filter_map(|(ino, _)| tree.node(*ino));
+        let left_out = open_nodes.map(|node| node.rec.serial).collect();
+        let mut walk = Walk::new(tree, left_out, &size_of);
         for target in targets {
             walk.target(target)?;
         }

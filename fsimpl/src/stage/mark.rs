@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use formats::{Name, RepoPath};
 use serde::{Deserialize, Serialize};
 
-use crate::tree::Dentry;
-use crate::types::Ino;
+use crate::tree::Serial;
 
 /// A snapshot that was handed to a commit. Recorded, so that it survives a restart.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -14,14 +13,16 @@ pub(crate) struct FrozenMark {
     pub(crate) id: u64,
     /// The tree's tick at its instant; what has a later one changed since.
     pub(crate) stamp: u64,
+    /// The last serial given out by then; what has a later one was first staged since.
+    pub(crate) serial: Serial,
     /// Directories of which it has all names, and where they were.
-    pub(crate) whole: HashMap<u64, RepoPath>,
+    pub(crate) whole: HashMap<Serial, RepoPath>,
     /// Directories published bare, only because something below them is.
-    pub(crate) bare: HashMap<u64, Bare>,
+    pub(crate) bare: HashMap<Serial, Bare>,
     /// Single names in other directories: the targets, and bare directories.
-    pub(crate) names: BTreeMap<(u64, Name), RepoPath>,
+    pub(crate) names: BTreeMap<(Serial, Name), RepoPath>,
     /// Files left out.
-    pub(crate) skipped: BTreeSet<u64>,
+    pub(crate) left_out: BTreeSet<Serial>,
     /// Targets that were not staged, but published anew: they are seen through a moved directory.
     pub(crate) unstaged: BTreeSet<RepoPath>,
 }
@@ -35,23 +36,10 @@ pub(crate) struct Bare {
 }
 
 impl FrozenMark {
-    /// True if the snapshot has this name as it is now.
-    pub(crate) fn includes(&self, parent: Ino, name: &Name, dentry: &Dentry) -> bool {
-        dentry.stamp <= self.stamp && !self.leaves_out(dentry) && self.may_have(parent, name)
-    }
-
-    /// True if the snapshot has all names of a directory, or this one. What is at the name now may
-    /// have come there since.
-    pub(crate) fn may_have(&self, parent: Ino, name: &Name) -> bool {
-        self.whole.contains_key(&parent.0)
-            || (!self.names.is_empty() && self.names.contains_key(&(parent.0, name.clone())))
-    }
-
-    /// True if the file of a name is being written; of a name that is gone, the file that is
-    /// published there.
-    pub(crate) fn leaves_out(&self, dentry: &Dentry) -> bool {
-        let file = dentry.node().or(dentry.home_of());
-        file.is_some_and(|ino| self.skipped.contains(&ino.0))
+    /// True if it has a name of a directory.
+    pub(crate) fn has_name(&self, dir: Serial, name: &Name) -> bool {
+        self.whole.contains_key(&dir)
+            || (!self.names.is_empty() && self.names.contains_key(&(dir, name.clone())))
     }
 
     /// True if a target that was not staged lies below a path.
@@ -62,10 +50,10 @@ impl FrozenMark {
 
     /// Where a directory was in the snapshot, if the published one of that place shows what the
     /// snapshot had of it.
-    pub(crate) fn published_at(&self, ino: Ino) -> Option<&RepoPath> {
-        let bare = || self.bare.get(&ino.0).filter(|bare| !bare.moved);
+    pub(crate) fn published_at(&self, dir: Serial) -> Option<&RepoPath> {
+        let bare = || self.bare.get(&dir).filter(|bare| !bare.moved);
         self.whole
-            .get(&ino.0)
+            .get(&dir)
             .or_else(|| bare().map(|bare| &bare.path))
     }
 }

@@ -19,7 +19,7 @@ use crate::error::FsError;
 use crate::handle::OpenTable;
 use crate::journal::{Batch, Journal, frozen_key, inode_key, meta_key};
 use crate::lower::Revisions;
-use crate::tree::{Body, Dir, Origin, Raw, Record, RevId, Tree, mtime_of, restore};
+use crate::tree::{Body, Dir, Origin, Raw, Record, RevId, Serial, Tree, mtime_of, restore};
 
 const HEAD: &str = "head";
 const ROOTS: &str = "roots";
@@ -201,7 +201,7 @@ fn revisions(
 fn root_record(revisions: &Revisions, now: crate::types::Time) -> Result<Record, FsError> {
     let root = formats::RepoPath::root();
     Ok(match revisions.find(revisions.head, &root)? {
-        Some(row) => Record::from_entry(&row.entry, root, 0),
+        Some(row) => Record::from_entry(&row.entry, root, 0, Serial::ROOT),
         None => Record {
             body: Body::Directory(Box::new(Dir {
                 origin: Origin::Inherit,
@@ -217,6 +217,7 @@ fn root_record(revisions: &Revisions, now: crate::types::Time) -> Result<Record,
             xattrs: None,
             stamp: 0,
             atime: None,
+            serial: Serial::ROOT,
         },
     })
 }
@@ -229,9 +230,10 @@ fn load_mark(tree: &mut Tree, journal: &Journal) -> Result<(), StageError> {
     })?;
     marks.sort_by_key(|mark| mark.id);
     tree.frozen = marks.pop();
-    tree.tick = tree
-        .tick
-        .max(tree.frozen.as_ref().map_or(0, |mark| mark.stamp));
+    if let Some(mark) = &tree.frozen {
+        tree.tick = tree.tick.max(mark.stamp);
+        tree.last_serial = tree.last_serial.max(mark.serial);
+    }
     let mut stale = Batch::default();
     for mark in marks {
         stale.remove(frozen_key(mark.id));

@@ -7,7 +7,6 @@
 //! the tree, marked as clean, up to a limit.
 
 mod clean;
-mod moves;
 mod unfold;
 
 use std::collections::{HashMap, HashSet};
@@ -18,11 +17,10 @@ use formats::{Hash, Name, ObjectName, RepoPath};
 use super::{FrozenMark, Stage, StageError};
 use crate::error::{FsError, Result};
 use crate::journal::frozen_key;
-use crate::tree::{Data, Dentry, Origin, Raw, RevId, Staged, Tree, Txn, Under};
+use crate::tree::{Data, Dentry, Origin, Raw, RevId, Serial, Staged, Tree, Txn, Under};
 use crate::types::Ino;
 
 pub(super) use clean::Vanished;
-use moves::{Move, move_of};
 
 impl Stage {
     /// The commit of a snapshot is visible as the revision with this root catalog.
@@ -77,16 +75,12 @@ fn previous_of(revision: &store::Revision) -> Option<Hash> {
 }
 
 fn retire(mut txn: Txn<'_>, mark: &FrozenMark, (head, alone): (RevId, bool)) -> Result<Retired> {
-    let moves = txn.tree.frozen_moves(mark);
-    let parted = txn.tree.parted(mark, &moves);
     let bare = mark.bare.iter().filter(|(_, bare)| bare.moved);
-    let bare = bare.map(|(ino, bare)| (Ino(*ino), bare.path.clone()));
+    let bare = bare.map(|(dir, bare)| (*dir, bare.path.clone()));
     txn.set_head(head, alone);
     let mut retiring = Retiring {
         mark,
         head,
-        moves,
-        parted,
         bare: bare.collect(),
         shown: HashMap::new(),
         done: Retired::default(),
@@ -103,13 +97,10 @@ fn retire(mut txn: Txn<'_>, mark: &FrozenMark, (head, alone): (RevId, bool)) -> 
 struct Retiring<'m> {
     mark: &'m FrozenMark,
     head: RevId,
-    moves: Vec<Move>,
-    /// Directories that had been taken out of a moved one before the snapshot.
-    parted: HashSet<Ino>,
     /// Moved directories, published bare, and where.
-    bare: HashMap<Ino, RepoPath>,
+    bare: HashMap<Serial, RepoPath>,
     /// Those of them that are what is published there from now on.
-    shown: HashMap<Ino, RepoPath>,
+    shown: HashMap<Serial, RepoPath>,
     done: Retired,
 }
 
@@ -126,7 +117,7 @@ struct Retired {
 impl Retiring<'_> {
     /// Rebases a staged directory, and then its names.
     fn directory(&mut self, txn: &mut Txn<'_>, ino: Ino) -> Result<()> {
-        if let Some(place) = self.bare.get(&ino).cloned() {
+        if let Some(place) = self.bare.get(&txn.tree.serial(ino)).cloned() {
             self.unfold(txn, ino, &place)?;
         }
         if let Some(origin) = self.new_origin(txn.tree, ino)? {
@@ -162,7 +153,8 @@ impl Retiring<'_> {
 
     /// The snapshot has the directory's own metadata as they are.
     fn is_frozen_record(&self, tree: &Tree, ino: Ino) -> bool {
-        let known = self.mark.whole.contains_key(&ino.0) || self.mark.bare.contains_key(&ino.0);
+        let dir = tree.serial(ino);
+        let known = self.mark.whole.contains_key(&dir) || self.mark.bare.contains_key(&dir);
         let explicit = |stamp: u64, explicit: bool| explicit && stamp <= self.mark.stamp;
         known
             && tree.node(ino).is_some_and(|node| {
@@ -173,16 +165,17 @@ impl Retiring<'_> {
 
     /// Where the names of a directory were published from, if the snapshot has any.
     fn frozen_place(&self, tree: &Tree, ino: Ino) -> Option<RepoPath> {
-        if let Some(path) = self.mark.published_at(ino).or(self.shown.get(&ino)) {
+        let dir = tree.serial(ino);
+        if let Some(path) = self.mark.published_at(dir).or(self.shown.get(&dir)) {
             return Some(path.clone());
         }
-        if self.bare.contains_key(&ino) {
+        if self.bare.contains_key(&dir) {
             return None;
         }
         // a directory above the targets, published as it was
-        let below = (ino.0, Name::new(b"\x01").ok()?);
+        let below = (dir, Name::new(b"\x01").ok()?);
         let mut names = self.mark.names.range(below..);
-        let direct = names.next().filter(|((parent, _), _)| *parent == ino.0);
+        let direct = names.next().filter(|((parent, _), _)| *parent == dir);
         match direct {
             Some((_, path)) => path.parent(),
             None => tree.origin(ino).map(|(_, path)| path),
@@ -197,26 +190,12 @@ impl Retiring<'_> {
         if dir.origin == Origin::Inherit {
             return Ok(None);
         }
-        if let Some(path) = self.mark.published_at(ino) {
-            return Ok(Some(Origin::At {
-                rev: self.head,
-                path: path.clone(),
-            }));
-        }
-        let Origin::At { rev, path } = &dir.origin else {
-            return Ok(None);
-        };
-        // moved since, or elsewhere: what it refers to may have moved with the snapshot
-        let moved = move_of(&self.moves, *rev, path).filter(|_| !self.parted.contains(&ino));
-        if let Some(Move { from, to, .. }) = moved {
-            let rest = path.below(from).unwrap_or_default();
-            return Ok(Some(Origin::At {
-                rev: self.head,
-                path: to.concat(&rest),
-            }));
-        }
-        // not in the snapshot: what it refers to stays as it was then
-        Ok(None)
+        // what is not in the snapshot, or was not staged then, refers to what it did
+        let published = self.mark.published_at(tree.serial(ino));
+        Ok(published.map(|path| Origin::At {
+            rev: self.head,
+            path: path.clone(),
+        }))
     }
 
     fn name(
@@ -233,26 +212,31 @@ impl Retiring<'_> {
         {
             self.directory(txn, ino)?;
         }
-        let included = self.mark.includes(parent, name, &dentry);
+        let included = txn.tree.is_in(self.mark, parent, name, &dentry);
         if included && shows {
             return match node {
                 None => txn.uncover(parent, name),
                 Some(ino) => self.published(txn, (parent, name), dentry, ino),
             };
         }
-        let in_snapshot = self.mark.whole.contains_key(&parent.0)
-            || self.mark.names.contains_key(&(parent.0, name.clone()));
+        let in_snapshot = self.mark.has_name(txn.tree.serial(parent), name);
         if let Some(place) = place.filter(|_| in_snapshot && shows) {
             let under = self.published_type(txn.tree, &place.join(name))?;
             if dentry.white && under == Under::Nothing {
                 return txn.uncover(parent, name);
             }
-            // what was left out is as before; of what has changed since, the snapshot had another
+            // what was left out is as before, and what was first staged since has not changed below
+            // it; of all else the snapshot had another
             let left_out = dentry.stamp <= self.mark.stamp;
+            let own = left_out || dentry.published > self.mark.serial;
             let rebased = Dentry {
                 under,
                 rev: self.head,
-                published: if left_out { dentry.published } else { 0 },
+                published: if own {
+                    dentry.published
+                } else {
+                    Serial::default()
+                },
                 ..dentry
             };
             txn.set_dentry(parent, name, Some(rebased))?;
@@ -279,6 +263,7 @@ impl Retiring<'_> {
         ino: Ino,
     ) -> Result<()> {
         let node = txn.tree.require(ino)?;
+        let serial = node.rec.serial;
         let unchanged = node.rec.stamp <= self.mark.stamp && !node.rec.is_unsealed();
         let dir = node.rec.dir();
         let entries = node.entries.as_ref();
@@ -320,7 +305,7 @@ impl Retiring<'_> {
         let kept = Dentry {
             clean,
             under,
-            published: ino.0,
+            published: serial,
             rev: self.head,
             ..dentry
         };

@@ -126,7 +126,10 @@ impl Stage {
         let pin = if number == 0 { empty_pin(ino) } else { number };
         let named = !node.names.is_empty();
         let wanted = named || self.pins.needs(pin);
-        if node.run.generation != generation || !node.rec.awaits_sealing() || !wanted {
+        // the number may be another inode's by now
+        let bytes = node.rec.file().map(|file| file.data.backing().unwrap_or(0));
+        let same = node.run.generation == generation && bytes == Some(number);
+        if !same || !node.rec.awaits_sealing() || !wanted {
             return;
         }
         let current = |sealed: &Sealed| {

@@ -124,12 +124,15 @@ impl Tree {
         };
         for (_, dentry) in dentries() {
             vacated.extend(dentry.home_of().filter(|_| dentry.white));
-            fresh.extend(dentry.node().filter(|_| dentry.under == Under::Nothing));
+            fresh.extend(
+                self.whose(dentry)
+                    .filter(|_| dentry.under == Under::Nothing),
+            );
         }
         for (_, dentry) in dentries().filter(|(_, dentry)| !dentry.clean) {
             let Some(node) = dentry.node().and_then(|ino| self.node(ino)) else {
                 // one that was moved is counted where it is now
-                let moved = dentry.home_of().is_some_and(|ino| fresh.contains(&ino));
+                let moved = dentry.home_of().is_some_and(|whose| fresh.contains(&whose));
                 summary.removed += u64::from(dentry.under != Under::Nothing && !moved);
                 continue;
             };
@@ -138,7 +141,7 @@ impl Tree {
                 .rec
                 .dir()
                 .is_some_and(|dir| dir.origin == Origin::Inherit && !dir.explicit);
-            if is_new && vacated.contains(&Ino(dentry.ino)) {
+            if is_new && vacated.contains(&node.rec.serial) {
                 summary.renamed += 1;
             } else if is_new {
                 summary.added += 1;

@@ -13,7 +13,7 @@ use formats::{Children, Compression, Content, Entry, Hash, Kind, Name, Regular, 
 use super::FrozenMark;
 use super::SealFailure;
 use super::sealing::empty_pin;
-use crate::tree::{Data, Dentry, Node, Origin, RevId, Tree, Under};
+use crate::tree::{Data, Dentry, Node, Origin, RevId, Serial, Tree, Under};
 use crate::types::Ino;
 
 /// A path of the snapshot.
@@ -82,13 +82,14 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(super) fn new(
         tree: &'a Tree,
-        skipped: BTreeSet<u64>,
+        left_out: BTreeSet<Serial>,
         size_of: &'a dyn Fn(Ino) -> Option<u64>,
     ) -> Self {
         let mark = FrozenMark {
             id: tree.tick,
             stamp: tree.tick,
-            skipped,
+            serial: tree.last_serial,
+            left_out,
             ..FrozenMark::default()
         };
         Self {
@@ -102,10 +103,10 @@ impl<'a> Walk<'a> {
     }
 
     fn root(&mut self, place: &Place) {
-        self.mark.whole.insert(Ino::ROOT.0, RepoPath::root());
         let Some(node) = self.tree.node(Ino::ROOT) else {
             return;
         };
+        self.mark.whole.insert(node.rec.serial, RepoPath::root());
         let explicit = node.rec.dir().is_some_and(|dir| dir.explicit);
         if explicit && let Some(entry) = node.rec.entry(0) {
             self.items.push(Item {
@@ -132,9 +133,10 @@ impl<'a> Walk<'a> {
     }
 
     fn name(&mut self, place: &Place, name: &Name, dentry: &Dentry, path: RepoPath) {
-        let skipped = self.mark.leaves_out(dentry);
+        let whose = self.tree.whose(dentry);
+        let skipped = whose.is_some_and(|whose| self.mark.left_out.contains(&whose));
         // it stays as in the base, also where the directory was moved: what else shows there must go
-        if skipped && (place.same || dentry.white || dentry.is_own()) {
+        if skipped && (place.same || dentry.white || self.tree.is_own(dentry)) {
             return;
         }
         let published = dentry.under != Under::Nothing;
@@ -271,7 +273,7 @@ impl<'a> Walk<'a> {
             base,
             rev,
         } = here;
-        self.mark.whole.insert(dentry.ino, path.clone());
+        self.mark.whole.insert(node.rec.serial, path.clone());
         let stays = place.same && *origin == Origin::Inherit;
         let from = match origin {
             Origin::Empty => None,

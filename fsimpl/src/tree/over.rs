@@ -11,7 +11,7 @@ impl Tree {
     pub(super) fn staged_over(&self, dentry: &Dentry) -> RevId {
         let head = self.revisions.head;
         let dir = |dentry: &Dentry| {
-            let ino = dentry.node().filter(|_| dentry.is_own())?;
+            let ino = dentry.node().filter(|_| self.is_own(dentry))?;
             Some((ino, self.node(ino)?.rec.dir()?))
         };
         let follows = |dentry: &Dentry| match dir(dentry)?.1.origin {

@@ -35,9 +35,21 @@ pub(crate) struct Record {
     pub(crate) xattrs: Option<Box<Xattrs>>,
     /// The tree's tick when it last changed.
     pub(crate) stamp: u64,
-    /// The access time, where one was set; never published. Last, for records of version 1 end
-    /// before it.
+    /// The access time, where one was set; never published.
     pub(crate) atime: Option<Time>,
+    /// Tells it from all other inodes that ever were staged: a number may be another's later.
+    pub(crate) serial: Serial,
+}
+
+/// Whose it is, for ever; 0 is nobody's.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub(crate) struct Serial(pub(crate) u64);
+
+impl Serial {
+    /// The repository's root's, which may not be recorded.
+    pub(crate) const ROOT: Self = Self(1);
 }
 
 /// The type of a staged inode, and what only that type has.
@@ -177,8 +189,8 @@ pub(crate) struct Dentry {
     pub(crate) rev: RevId,
     /// The tree's tick when the name last changed.
     pub(crate) stamp: u64,
-    /// The inode that is published there, wherever it is now; 0 if that was never staged.
-    pub(crate) published: u64,
+    /// The inode that is published there, wherever it is now; nobody's if that was never staged.
+    pub(crate) published: Serial,
 }
 
 impl Dentry {
@@ -188,14 +200,9 @@ impl Dentry {
     }
 
     /// The inode that is published at this name, if it was staged.
-    pub(crate) fn home_of(&self) -> Option<Ino> {
-        let known = self.under != Under::Nothing && self.published != 0;
-        known.then_some(Ino(self.published))
-    }
-
-    /// It is the inode that is published there, changed or not.
-    pub(crate) fn is_own(&self) -> bool {
-        self.node().is_some() && self.home_of() == self.node()
+    pub(crate) fn home_of(&self) -> Option<Serial> {
+        let known = self.under != Under::Nothing && self.published != Serial::default();
+        known.then_some(self.published)
     }
 }
 
@@ -263,7 +270,12 @@ impl Names {
 
 impl Record {
     /// A published row, staged as it is. A directory keeps its published children.
-    pub(crate) fn from_entry(entry: &Entry, ino_path: RepoPath, stamp: u64) -> Self {
+    pub(crate) fn from_entry(
+        entry: &Entry,
+        ino_path: RepoPath,
+        stamp: u64,
+        serial: Serial,
+    ) -> Self {
         let body = match &entry.kind {
             Kind::Directory { .. } => Body::Directory(Box::new(Dir {
                 origin: Origin::Inherit,
@@ -297,12 +309,13 @@ impl Record {
             xattrs: (!entry.xattrs.is_empty()).then(|| Box::new(entry.xattrs.clone())),
             stamp,
             atime: None,
+            serial,
         }
     }
 
     /// Takes over the metadata of a directory as it is published now.
     pub(crate) fn follow(&mut self, entry: &Entry) {
-        let published = Self::from_entry(entry, RepoPath::root(), self.stamp);
+        let published = Self::from_entry(entry, RepoPath::root(), self.stamp, self.serial);
         let body = std::mem::replace(&mut self.body, Body::Fifo);
         *self = Self { body, ..published };
     }

@@ -27,6 +27,7 @@ pub(crate) fn restore(
     journal.for_each(b'n', |key, rec: Record| {
         if let Some((ino, _)) = split_key(key) {
             tree.tick = tree.tick.max(rec.stamp);
+            tree.last_serial = tree.last_serial.max(rec.serial);
             tree.nodes.insert(Ino(ino), bare(rec));
         }
         Ok::<_, FsError>(())
@@ -39,6 +40,7 @@ pub(crate) fn restore(
     journal.for_each(b'd', |key, dentry: Dentry| {
         if let Some((parent, name)) = split_key(key) {
             tree.tick = tree.tick.max(dentry.stamp);
+            tree.last_serial = tree.last_serial.max(dentry.published);
             if !tree.put_back(Ino(parent), name, dentry) {
                 dropped.remove(name_key(parent, name));
             }

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use formats::{Name, Row};
 
 use super::{
-    Dentry, Entries, InoMap, LowerNode, Names, Node, Origin, Record, RevId, Runtime, Tree, Under,
-    group_of, mtime_of,
+    Dentry, Entries, InoMap, LowerNode, Names, Node, Origin, Record, RevId, Runtime, Serial, Tree,
+    Under, group_of, mtime_of,
 };
 use crate::error::{FsError, Result};
 use crate::journal::{Batch, Journal, inode_key, name_key};
 use crate::lower::Revisions;
+use crate::stage::FrozenMark;
 use crate::types::{Ino, Time};
 
 /// See the module's head.
@@ -210,7 +211,7 @@ impl<'a> Txn<'a> {
             under: Under::Nothing,
             rev: self.tree.revisions.head,
             stamp: self.tree.tick,
-            published: 0,
+            published: Serial::default(),
         };
         if let Some(dentry) = self.tree.dentry(parent, name) {
             return Ok(Dentry {
@@ -257,7 +258,9 @@ impl<'a> Txn<'a> {
 
     fn stage_one(&mut self, ino: Ino) -> Result<()> {
         let row = self.tree.row_of(ino)?;
-        let mut rec = Record::from_entry(&row.entry, self.tree.ino_path(ino), self.tree.tick);
+        let serial = self.tree.fresh_serial();
+        let lent = self.tree.ino_path(ino);
+        let mut rec = Record::from_entry(&row.entry, lent, self.tree.tick, serial);
         let lower = self.tree.lower.get(&ino).ok_or(FsError::Stale(ino.0))?;
         if let Some(known) = lower.unpublished.as_deref() {
             rec.atime = known.atime;
@@ -290,7 +293,7 @@ impl<'a> Txn<'a> {
                 under,
                 rev: self.tree.revisions.head,
                 stamp: self.tree.tick,
-                published: ino.0,
+                published: serial,
             };
             self.set_dentry(parent, &name, Some(dentry))?;
             self.change_names(ino, |names| names.add(parent, name.clone()))?;
@@ -344,15 +347,22 @@ impl<'a> Txn<'a> {
         Ok(())
     }
 
-    /// Before a directory moves: what it inherits is written down.
+    /// Before a directory moves: what it inherits is written down. That is nothing, where another
+    /// publisher removed the published one meanwhile.
     pub(crate) fn pin_origin(&mut self, ino: Ino) -> Result<()> {
         let inherits = |dir: &super::Dir| dir.origin == Origin::Inherit;
         let node = self.tree.require(ino)?;
         if node.rec.dir().is_some_and(inherits)
             && let Some((rev, path)) = self.tree.origin(ino)
-            && let Some(dir) = self.record(ino)?.dir_mut()
         {
-            dir.origin = Origin::At { rev, path };
+            let row = self.tree.revisions.find(rev, &path)?;
+            let stands = row.is_some_and(|row| row.entry.is_dir());
+            if let Some(dir) = self.record(ino)?.dir_mut() {
+                dir.origin = match stands {
+                    true => Origin::At { rev, path },
+                    false => Origin::Empty,
+                };
+            }
         }
         Ok(())
     }
@@ -464,7 +474,21 @@ impl Tree {
     /// True if a snapshot that is being published may have this name in this directory.
     pub(crate) fn is_frozen(&self, parent: Ino, name: &Name) -> bool {
         let mark = self.frozen.as_ref();
-        mark.is_some_and(|mark| mark.may_have(parent, name))
+        mark.is_some_and(|mark| mark.has_name(self.serial(parent), name))
+    }
+
+    /// True if a snapshot has this name as it is now.
+    pub(crate) fn is_in(
+        &self,
+        mark: &FrozenMark,
+        parent: Ino,
+        name: &Name,
+        dentry: &Dentry,
+    ) -> bool {
+        let left_out = |whose: Serial| mark.left_out.contains(&whose);
+        dentry.stamp <= mark.stamp
+            && !self.whose(dentry).is_some_and(left_out)
+            && mark.has_name(self.serial(parent), name)
     }
 
     /// The records of inodes and names as they now are.

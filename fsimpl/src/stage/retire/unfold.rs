@@ -8,7 +8,7 @@ use formats::{Name, RepoPath, Row};
 
 use super::Retiring;
 use crate::error::Result;
-use crate::tree::{Dentry, Origin, RevId, Tree, Txn, Under};
+use crate::tree::{Dentry, Origin, RevId, Serial, Tree, Txn, Under};
 use crate::types::Ino;
 
 impl Retiring<'_> {
@@ -51,7 +51,7 @@ impl Retiring<'_> {
                 },
             )?;
         }
-        self.shown.insert(ino, place.clone());
+        self.shown.insert(txn.tree.serial(ino), place.clone());
         Ok(())
     }
 
@@ -78,7 +78,7 @@ impl Retiring<'_> {
         let child = txn.tree.know_lower(parent, &name, row, 0);
         txn.stage(child)?;
         if self.mark.leads_below(&path) {
-            self.bare.insert(child, path);
+            self.bare.insert(txn.tree.serial(child), path);
         }
         Ok(())
     }
@@ -96,14 +96,14 @@ impl Retiring<'_> {
         if dentry.white && under == Under::Nothing {
             return txn.uncover(parent, name);
         }
-        let ours = self.mark.names.contains_key(&(parent.0, name.clone()))
+        let ours = self.mark.has_name(txn.tree.serial(parent), name)
             || self
                 .mark
                 .unstaged
                 .iter()
                 .any(|target| target.is_within(&path));
         let rebased = Dentry {
-            published: 0,
+            published: Serial::default(),
             under,
             // what another publisher put there collides
             rev: match under {

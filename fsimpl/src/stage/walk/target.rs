@@ -50,7 +50,7 @@ impl Walk<'_> {
                 Err(FreezeError::NotFound(target.clone()))
             }
             Some(dentry) => {
-                let key = (at.0, last.clone());
+                let key = (self.tree.serial(at), last.clone());
                 self.mark.names.insert(key, path.clone());
                 self.name(&place, &last, &dentry, path);
                 Ok(())
@@ -68,7 +68,6 @@ impl Walk<'_> {
         node: &Node,
         path: &RepoPath,
     ) -> Result<Place, FreezeError> {
-        let ino = Ino(dentry.ino);
         let origin = node.rec.dir().map(|dir| &dir.origin);
         if place.same && origin == Some(&Origin::Inherit) {
             return Ok(Place {
@@ -87,8 +86,8 @@ impl Walk<'_> {
             path: path.clone(),
             moved,
         };
-        self.mark.bare.insert(ino.0, bare);
-        let key = (parent.0, name.clone());
+        self.mark.bare.insert(node.rec.serial, bare);
+        let key = (self.tree.serial(parent), name.clone());
         self.mark.names.insert(key, path.clone());
         if !self.items.iter().any(|item| item.path == *path)
             && let Some(entry) = node.rec.entry(0)
