@@ -2,6 +2,7 @@
 //! only applies the change set.
 
 mod support;
+mod times;
 
 mod crash;
 mod files;

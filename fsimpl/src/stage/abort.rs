@@ -145,7 +145,7 @@ impl Txn<'_> {
         let row = self.tree.revisions.find(head, &RepoPath::root())?;
         if let Some(row) = row {
             let fresh = Record::from_entry(&row.entry, RepoPath::root(), 0, Serial::ROOT);
-            *self.record_quietly(Ino::ROOT)? = fresh;
+            self.becomes(Ino::ROOT, fresh)?;
         }
         dropped.inodes.push(Ino::ROOT);
         Ok(())
@@ -181,6 +181,15 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// An inode is as published from now on, which is a change of it.
+    fn becomes(&mut self, ino: Ino, published: Record) -> Result<()> {
+        let now = self.now;
+        let rec = self.record_quietly(ino)?;
+        let ctime = rec.ctime.max(now);
+        *rec = Record { ctime, ..published };
+        Ok(())
+    }
+
     /// Makes a nameless inode what is published at a name, kept for its number; false if it cannot
     /// be that.
     fn bring_back(
@@ -208,7 +217,7 @@ impl Txn<'_> {
         let lent = node.rec.dir().map(|dir| dir.ino_path.clone());
         let (lent, serial) = (lent.unwrap_or_default(), node.rec.serial);
         let published = Record::from_entry(&row.entry, lent, self.tree.tick, serial);
-        *self.record_quietly(ino)? = published;
+        self.becomes(ino, published)?;
         if let Some(node) = self.tree.nodes.get_mut(&ino) {
             node.run.seal_error = None;
         }

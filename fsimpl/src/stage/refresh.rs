@@ -13,7 +13,7 @@ use super::{Stage, StageError};
 use crate::error::{FsError, Result};
 use crate::journal::{Batch, Journal, name_key};
 use crate::lower::Revisions;
-use crate::tree::{Dentry, RevId, Tree, Txn, Under, group_of, type_of};
+use crate::tree::{Dentry, RevId, Tree, Txn, Under, Unpublished, group_of, type_of};
 use crate::types::Ino;
 
 impl Stage {
@@ -107,6 +107,7 @@ impl Stage {
             (Some(old), Some(new)) => old.entry.kind == new.entry.kind,
             _ => false,
         };
+        let now = (self.clock)();
         let mut tree = self.tree.write();
         let must_lose_place = !same_type || (!same_content && self.open.is_open(ino));
         let Some(lower) = tree.lower.get_mut(&ino) else {
@@ -116,6 +117,11 @@ impl Stage {
         if must_lose_place && lower.detached.is_none() {
             lower.detached = Some(Box::new(was));
         }
+        // its row may be older than what was there
+        let known = lower.unpublished.as_deref();
+        let ctime = known.map_or(now, |known| known.ctime.max(now));
+        let atime = known.and_then(|known| known.atime);
+        lower.unpublished = Some(Box::new(Unpublished { atime, ctime }));
         drop(tree);
         self.notices.inode(ino);
         self.notices.inode(parent);
@@ -152,7 +158,8 @@ impl Txn<'_> {
                 && self.tree.is_dir(ino)?
             {
                 // what is below it has its numbers from it
-                self.record_quietly(ino)?.follow(&new.entry);
+                let now = self.now;
+                self.record_quietly(ino)?.follow(&new.entry, now);
                 let rev = head;
                 self.set_dentry(parent, &name, Some(Dentry { rev, ..dentry }))?;
                 continue;

@@ -314,10 +314,15 @@ impl Record {
     }
 
     /// Takes over the metadata of a directory as it is published now.
-    pub(crate) fn follow(&mut self, entry: &Entry) {
+    pub(crate) fn follow(&mut self, entry: &Entry, now: Time) {
         let published = Self::from_entry(entry, RepoPath::root(), self.stamp, self.serial);
         let body = std::mem::replace(&mut self.body, Body::Fifo);
-        *self = Self { body, ..published };
+        let ctime = self.ctime.max(now);
+        *self = Self {
+            body,
+            ctime,
+            ..published
+        };
     }
 
     /// What a catalog would say. A file that is unsealed has no content yet: none.

@@ -122,10 +122,12 @@ impl Tree {
                         }
                         file.size = metadata.len();
                         if file.mtime_of_backing {
-                            node.rec.mtime = mtime_of(Time {
+                            let written = Time {
                                 secs: metadata.mtime(),
                                 nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
-                            });
+                            };
+                            node.rec.mtime = mtime_of(written);
+                            node.rec.ctime = node.rec.ctime.max(written);
                         }
                     }
                 }
