@@ -169,8 +169,50 @@ pub(crate) struct OpenTable {
     files: RwLock<HashMap<u64, Arc<OpenFile>>>,
     dirs: RwLock<HashMap<u64, Arc<OpenDir>>>,
     inodes: Mutex<InoMap<(Arc<OpenInode>, u32)>>,
-    closes: Mutex<u64>,
+    closes: Mutex<Closes>,
     closed: Condvar,
+    looked: Condvar,
+}
+
+/// Writers that are gone, and who waits for that.
+#[derive(Default)]
+struct Closes {
+    /// How many are gone since the start.
+    count: u64,
+    /// A snapshot waits; this many were gone when it last looked whether a file is open.
+    looked: Option<u64>,
+}
+
+/// A snapshot that waits for writers to go. Whoever is about to open a file for writing lets it look
+/// after each that went, so that it misses no moment at which no file is open.
+pub(crate) struct Waiting<'t>(&'t OpenTable);
+
+impl Waiting<'_> {
+    /// How many writers are gone since the start.
+    pub(crate) fn gone(&self) -> u64 {
+        self.0.closes.lock().count
+    }
+
+    /// Files were open after `seen` writers had gone: waits until one more is gone; false if that
+    /// takes beyond `deadline`.
+    pub(crate) fn for_another(&self, seen: u64, deadline: Instant) -> bool {
+        let mut closes = self.0.closes.lock();
+        closes.looked = Some(seen);
+        self.0.looked.notify_all();
+        while closes.count == seen {
+            if self.0.closed.wait_until(&mut closes, deadline).timed_out() {
+                return closes.count != seen;
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.closes.lock().looked = None;
+        self.0.looked.notify_all();
+    }
 }
 
 impl OpenTable {
@@ -284,23 +326,59 @@ impl OpenTable {
 
     /// A writer is gone.
     pub(crate) fn tell_closed(&self) {
-        *self.closes.lock() += 1;
+        self.closes.lock().count += 1;
         self.closed.notify_all();
     }
 
-    /// How many writers are gone since the start.
-    pub(crate) fn closes(&self) -> u64 {
-        *self.closes.lock()
+    /// A snapshot begins to wait. There is one at a time.
+    pub(crate) fn wait_for_writers(&self) -> Waiting<'_> {
+        Waiting(self)
     }
 
-    /// Waits until more than `seen` writers are gone; false if that takes beyond `deadline`.
-    pub(crate) fn wait_closed(&self, seen: u64, deadline: Instant) -> bool {
+    /// Before a file is opened for writing, with no lock held: a snapshot that waits has looked since
+    /// the last writer went.
+    pub(crate) fn let_look(&self) {
         let mut closes = self.closes.lock();
-        while *closes == seen {
-            if self.closed.wait_until(&mut closes, deadline).timed_out() {
-                return *closes != seen;
-            }
+        while closes.looked.is_some_and(|count| count != closes.count) {
+            self.looked.wait(&mut closes);
         }
-        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However soon a file is opened after another was closed: the snapshot that waits looks first.
+    #[test]
+    fn a_snapshot_looks_between_a_close_and_the_next_open() {
+        let far = Instant::now() + std::time::Duration::from_secs(600);
+        let (table, events) = (OpenTable::default(), Mutex::new(Vec::new()));
+        let waiting = table.wait_for_writers();
+        let seen = waiting.gone();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while table.closes.lock().looked.is_none() {
+                    std::thread::yield_now();
+                }
+                for _ in 0..3 {
+                    table.tell_closed();
+                    table.let_look();
+                    events.lock().push("opened");
+                }
+            });
+            let mut seen = seen;
+            for _ in 0..3 {
+                assert!(waiting.for_another(seen, far));
+                seen = waiting.gone();
+                // nobody opens a file meanwhile, however long this takes
+                for _ in 0..1000 {
+                    std::thread::yield_now();
+                }
+                events.lock().push("looked");
+            }
+            drop(waiting);
+        });
+        assert_eq!(events.into_inner(), ["looked", "opened"].repeat(3));
     }
 }

@@ -225,6 +225,26 @@ fn open_files_are_waited_for_left_out_or_refused() {
     assert_eq!(bench.published.read(&root, "/a/one"), b"ONE");
 }
 
+/// Whoever closes it to open it again at once does not keep the snapshot waiting.
+#[test]
+fn a_file_is_waited_for_however_soon_it_is_opened_again() {
+    let bench = bench();
+    let mut writer = bench.open_write("/a/one");
+    std::thread::scope(|scope| {
+        let freezing = scope.spawn(|| {
+            let wait = OpenFiles::Wait(Duration::from_secs(60));
+            bench.stage().freeze(&[path("/a")], wait, &()).unwrap()
+        });
+        while !freezing.is_finished() {
+            bench.fs.write(&ROOT, writer, 0, b"ONE").unwrap();
+            bench.fs.release(writer).unwrap();
+            writer = bench.open_write("/a/one");
+        }
+        freezing.join().unwrap();
+    });
+    bench.fs.release(writer).unwrap();
+}
+
 #[test]
 fn the_snapshot_has_what_was_there_at_its_instant() {
     let bench = bench();

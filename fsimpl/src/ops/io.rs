@@ -14,6 +14,9 @@ use crate::types::{Attr, Caller, Handle, Ino, OpenFlags};
 
 impl Stage {
     pub(crate) fn open_file(&self, caller: &Caller, ino: Ino, flags: OpenFlags) -> Result<Handle> {
+        if flags.write {
+            self.open.let_look();
+        }
         let inode = self.acquire(ino)?;
         let handle = match self.open.add_file(Arc::clone(&inode), flags, caller.pid) {
             Ok(handle) => handle,

@@ -116,6 +116,9 @@ impl Stage {
         perm: u16,
         flags: OpenFlags,
     ) -> Result<(Attr, Handle)> {
+        if flags.write {
+            self.open.let_look();
+        }
         let number = self.backing.fresh();
         let body = Body::File(File {
             size: 0,

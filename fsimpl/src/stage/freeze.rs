@@ -137,8 +137,9 @@ impl Stage {
             OpenFiles::Wait(time) => Instant::now() + time,
             OpenFiles::Skip | OpenFiles::Fail => Instant::now(),
         };
+        let waiting = self.open.wait_for_writers();
         loop {
-            let seen = self.open.closes();
+            let seen = waiting.gone();
             let mut tree = self.tree.write();
             if let Some(mark) = &tree.frozen {
                 return Err(FreezeError::Frozen(mark.id));
@@ -148,7 +149,7 @@ impl Stage {
                 return self.take(&mut tree, targets, open);
             }
             drop(tree);
-            if open_files == OpenFiles::Fail || !self.open.wait_closed(seen, deadline) {
+            if open_files == OpenFiles::Fail || !waiting.for_another(seen, deadline) {
                 return Err(FreezeError::OpenFiles(
                     open.into_iter().map(|(_, file)| file).collect(),
                 ));
