@@ -171,6 +171,9 @@ impl Stratum0 {
         locks: Locks,
         now: SystemTime,
     ) -> Result<Stratum0Lease<'_>, PublisherError> {
+        self.storage
+            .clean_leftovers()
+            .map_err(self.storage_error("clean"))?;
         let (head, _) = self.head(now)?;
         Ok(Stratum0Lease {
             publisher: self,

@@ -3,6 +3,7 @@
 //! ```text
 //! TXN/state.json    the record below, replaced as a whole, synced
 //! TXN/objects       names of all objects that go into the storage, a line each, synced before they do
+//! TXN/new           one of these two in the making
 //! TXN/work/         catalogs in the making; anything in it may go at any time
 //! ```
 //!
@@ -31,6 +32,8 @@ use crate::publisher::NewRevision;
 const STATE_FILE: &str = "state.json";
 const OBJECTS_FILE: &str = "objects";
 const WORK_DIR: &str = "work";
+/// What is to be one of the files above, when it is whole.
+const NEW_FILE: &str = "new";
 /// Of the record; a newer one is refused.
 const FORMAT: u32 = 1;
 
@@ -183,13 +186,12 @@ impl Txn {
     }
 
     fn replace(&self, path: &Path, text: &[u8]) -> Result<(), TxnError> {
-        let file = tempfile::NamedTempFile::new_in(&self.dir);
-        let mut file = file.map_err(io_error("write in", &self.dir))?;
-        io::Write::write_all(&mut file, text).map_err(io_error("write", path))?;
-        file.as_file().sync_all().map_err(io_error("sync", path))?;
+        let new = self.dir.join(NEW_FILE);
+        let mut file = fs::File::create(&new).map_err(io_error("write", &new))?;
+        io::Write::write_all(&mut file, text).map_err(io_error("write", &new))?;
+        file.sync_all().map_err(io_error("sync", &new))?;
         failpoint::pass("txn::record")?;
-        file.persist(path)
-            .map_err(|failed| io_error("write", path)(failed.error))?;
+        fs::rename(&new, path).map_err(io_error("write", path))?;
         sync_dir(&self.dir)
     }
 
@@ -262,7 +264,7 @@ pub(crate) fn find(dir: &Path) -> Result<Option<Found>, TxnError> {
 pub fn clear(dir: &Path) -> Result<(), TxnError> {
     remove_dir(&dir.join(WORK_DIR))?;
     // in this order: a record without its list would be believed to have stored nothing
-    for file in [STATE_FILE, OBJECTS_FILE] {
+    for file in [STATE_FILE, OBJECTS_FILE, NEW_FILE] {
         let path = dir.join(file);
         match fs::remove_file(&path) {
             Ok(()) => {

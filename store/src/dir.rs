@@ -121,29 +121,6 @@ impl DirStore {
             temp_kind: OnceLock::new(),
         })))
     }
-
-    /// Removes what interrupted writers of ours left in `data/txn`, and says how many files that
-    /// were. Nobody else may be writing meanwhile; other programs' files are left alone.
-    ///
-    /// # Errors
-    /// When `data/txn` cannot be read or changed.
-    pub fn clean_leftovers(&self) -> Result<u64> {
-        let path = self.0.root.join("data/txn");
-        let failed = |e: Errno| StoreError::io("clean", &path, e.into());
-        let mut removed = 0;
-        for entry in Dir::read_from(raw::open_dir(&path)?).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if entry
-                .file_name()
-                .to_bytes()
-                .starts_with(raw::TEMP_PREFIX.as_bytes())
-            {
-                let name = format!("txn/{}", entry.file_name().to_string_lossy());
-                removed += u64::from(raw::unlink(&self.0.data, &name).map_err(failed)?);
-            }
-        }
-        Ok(removed)
-    }
 }
 
 impl Inner {
@@ -390,6 +367,21 @@ impl ObjectStore for DirStore {
     fn sync(&self) -> Result<()> {
         crate::sync_filesystem(&self.0.data)
             .map_err(|e| StoreError::io("sync", &self.0.root, e.into()))
+    }
+
+    fn clean_leftovers(&self) -> Result<u64> {
+        let path = self.0.root.join("data/txn");
+        let failed = |e: Errno| StoreError::io("clean", &path, e.into());
+        let mut removed = 0;
+        for entry in Dir::read_from(raw::open_dir(&path)?).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if name.to_bytes().starts_with(raw::TEMP_PREFIX.as_bytes()) {
+                let name = format!("txn/{}", name.to_string_lossy());
+                removed += u64::from(raw::unlink_leftover(&self.0.data, &name).map_err(failed)?);
+            }
+        }
+        Ok(removed)
     }
 
     fn local_dir(&self) -> Option<&Path> {

@@ -280,6 +280,10 @@ impl ObjectStore for FaultyStore {
         self.0.plan.around(Op::Sync, || self.0.store.sync())
     }
 
+    fn clean_leftovers(&self) -> Result<u64> {
+        self.0.store.clean_leftovers()
+    }
+
     fn local_dir(&self) -> Option<&Path> {
         self.0.store.local_dir()
     }

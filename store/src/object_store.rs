@@ -89,6 +89,15 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// When the system reports that something was lost.
     fn sync(&self) -> Result<()>;
 
+    /// Removes what interrupted writers of ours left behind half made, and says how many files that
+    /// were. What others are writing, or other programs left, stays.
+    ///
+    /// # Errors
+    /// When it cannot be looked for or removed.
+    fn clean_leftovers(&self) -> Result<u64> {
+        Ok(0)
+    }
+
     /// The storage directory, where there is one.
     fn local_dir(&self) -> Option<&Path> {
         None

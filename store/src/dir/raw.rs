@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::{DIR_MODE, FILE_MODE};
@@ -53,6 +53,27 @@ pub(super) fn unlink(dir: &OwnedFd, name: &str) -> Result<bool> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes a temporary file, unless somebody is writing it; false then, or if it was not there.
+pub(super) fn unlink_leftover(dir: &OwnedFd, name: &str) -> Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    Ok(is_ours(&file)? && unlink(dir, name)?)
+}
+
+/// Whoever writes a file, or removes it as left over, has its lock. False if another one has it, or
+/// removed the file before.
+fn is_ours(file: &OwnedFd) -> Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(rustix::fs::fstat(file)?.st_nlink > 0),
+        Err(Errno::WOULDBLOCK) => Ok(false),
         Err(e) => Err(e),
     }
 }
@@ -143,12 +164,14 @@ impl Temp {
         loop {
             let name = format!("txn/{}", temp_name());
             match rustix::fs::openat(data, &name, flags, Mode::from_raw_mode(FILE_MODE)) {
-                Ok(fd) => {
+                // whoever cleans up may have come between
+                Ok(fd) if is_ours(&fd)? => {
                     return Ok(Self {
                         file: fd.into(),
                         name: Some((Arc::clone(data), name)),
                     });
                 }
+                Ok(_) => {}
                 // left by a process that had our id
                 Err(Errno::EXIST) => {}
                 Err(e) => return Err(e),
@@ -197,7 +220,7 @@ impl Temp {
 impl Drop for Temp {
     fn drop(&mut self) {
         if let Some((data, name)) = &self.name {
-            // a leftover is harmless and removed at the next start
+            // a leftover is harmless and removed by the next publication
             let _ = unlink(data, name);
         }
     }
