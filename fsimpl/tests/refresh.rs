@@ -221,3 +221,35 @@ fn nothing_is_aborted_while_it_is_published() {
     assert!(bench.stage().abort(&path("")).unwrap() > 0);
     assert!(!bench.exists("/a/new") && bench.changes().is_empty());
 }
+
+/// A directory that is staged for the sake of what is in it is theirs in everything else.
+#[test]
+fn a_directory_with_staged_names_follows_the_published_metadata() {
+    let bench = bench();
+    let heard = listen(&bench);
+    let attr = |path: &str| bench.fs.getattr(bench.ino(path), None).unwrap();
+    bench.write("/a/new", b"mine");
+    let own = attr("/a").mtime;
+    bench.write("/a/sub/deep", b"mine, too");
+    let base = bench.stage().base_root();
+    let theirs = bench.published.publish_with(&base, |tree, published| {
+        for path in ["/a", "/a/sub"] {
+            let mut entry = dir(0o700);
+            entry.mtime.secs += 1000;
+            published.put(tree, path, (entry, Vec::new()));
+        }
+    });
+    bench.stage().refresh(&theirs).unwrap();
+    for path in ["/a", "/a/sub"] {
+        assert_eq!(attr(path).perm, 0o700, "{path}");
+    }
+    assert_eq!(attr("/a").mtime, own, "a name in it is new");
+    let theirs = dir(0o700).mtime.secs + 1000;
+    assert_eq!(
+        attr("/a/sub").mtime.secs,
+        theirs,
+        "no name of it has changed"
+    );
+    let a = bench.ino("/a");
+    eventually(|| heard.inodes.lock().contains(&a));
+}

@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use formats::{Hash, Name, RepoPath, Row};
+use formats::{Hash, Mtime, Name, RepoPath, Row};
 
 use super::retire::Vanished;
 use super::{Stage, StageError};
 use crate::error::{FsError, Result};
 use crate::journal::{Batch, Journal, name_key};
 use crate::lower::Revisions;
-use crate::tree::{Dentry, RevId, Tree, Txn, Under, Unpublished, group_of, type_of};
+use crate::tree::{Dentry, Origin, RevId, Tree, Txn, Under, Unpublished, group_of, type_of};
 use crate::types::Ino;
 
 impl Stage {
@@ -30,20 +30,24 @@ impl Stage {
         let revision = self.repository.revision(root).map_err(FsError::from)?;
         revision.find(&RepoPath::root()).map_err(FsError::from)?;
         let before = self.tree.read().revisions.clone();
-        {
+        let changed = {
             let mut tree = self.tree.write();
             if let Some(mark) = &tree.frozen {
                 return Err(StageError::Frozen(mark.id));
             }
             let head = tree.revisions.add(revision);
             let mut txn = Txn::begin(&mut tree, &self.journal, (self.clock)());
-            let gone = txn.follow(head)?;
+            let (gone, changed) = txn.follow(head)?;
             Self::meta_batch(txn.tree, &mut txn.extra);
             // what vanished is seen to below, and nothing else lost its name
             let _: crate::tree::Staged = txn.commit()?;
             self.settle_vanished(&mut tree, gone);
             tree.prune_revisions();
             tree.forget_links();
+            changed
+        };
+        for ino in changed {
+            self.notices.inode(ino);
         }
         self.after_new_head(&before);
         Ok(())
@@ -130,11 +134,12 @@ impl Stage {
 }
 
 impl Txn<'_> {
-    /// The head moves on; what is kept for its number alone goes where its place has changed.
-    fn follow(&mut self, head: RevId) -> Result<Vec<Vanished>> {
+    /// The head moves on; what is kept for its number alone goes where its place has changed, but for
+    /// directories, which change (the inodes).
+    fn follow(&mut self, head: RevId) -> Result<(Vec<Vanished>, Vec<Ino>)> {
         let old_head = self.tree.revisions.head;
         self.set_head(head, false);
-        let mut gone = Vec::new();
+        let (mut gone, mut changed) = (Vec::new(), Vec::new());
         for (parent, name) in self.tree.clean_names() {
             let Some(path) = self.tree.view_path(parent).map(|dir| dir.join(&name)) else {
                 continue;
@@ -160,8 +165,13 @@ impl Txn<'_> {
                 // what is below it has its numbers from it
                 let now = self.now;
                 self.record_quietly(ino)?.follow(&new.entry, now);
+                changed.push(ino);
                 let rev = head;
                 self.set_dentry(parent, &name, Some(Dentry { rev, ..dentry }))?;
+                continue;
+            }
+            // with something left in it, it is more than a number
+            if ino.is_some_and(|ino| self.tree.has_entries(ino)) {
                 continue;
             }
             self.uncover(parent, &name)?;
@@ -172,22 +182,81 @@ impl Txn<'_> {
                 gone.push(Vanished::new(ino, parent, name, node));
             }
         }
-        Ok(gone)
+        for ino in self.tree.implicit_dirs() {
+            changed.extend(self.follow_implicit(ino, old_head)?);
+        }
+        Ok((gone, changed))
+    }
+
+    /// A directory that is staged for what is in it follows the metadata that is published, but for
+    /// an mtime that a staged change gave it. The inode, if it has changed.
+    fn follow_implicit(&mut self, ino: Ino, old_head: RevId) -> Result<Option<Ino>> {
+        let revisions = &self.tree.revisions;
+        let Some((rev, path)) = self.tree.origin(ino) else {
+            return Ok(None);
+        };
+        if rev != revisions.head {
+            // it is in one that was moved, and stays with the revision it was moved in
+            return Ok(None);
+        }
+        let (old, new) = (
+            revisions.find(old_head, &path)?,
+            revisions.find(rev, &path)?,
+        );
+        let (Some(old), Some(new)) = (old, new) else {
+            return Ok(None);
+        };
+        if old.entry == new.entry || !new.entry.is_dir() {
+            return Ok(None);
+        }
+        let now = self.now;
+        let has_changes = self.tree.has_changes_in(ino);
+        let rec = self.record_quietly(ino)?;
+        let own = rec.mtime;
+        rec.follow(&new.entry, now);
+        // what was published may have been cut to whole seconds
+        let as_published = |own: Mtime| own.secs == old.entry.mtime.secs;
+        if has_changes && !as_published(own) {
+            rec.mtime = own;
+        }
+        Ok(Some(ino))
     }
 }
 
 impl Tree {
+    fn has_entries(&self, ino: Ino) -> bool {
+        let entries = self.node(ino).and_then(|node| node.entries.as_deref());
+        entries.is_some_and(|entries| !entries.is_empty())
+    }
+
+    /// Directories of which nothing is staged themselves.
+    fn implicit_dirs(&self) -> Vec<Ino> {
+        let mut dirs = self.descendants(Ino::ROOT);
+        dirs.retain(|ino| self.is_implicit(*ino));
+        dirs
+    }
+
+    fn is_implicit(&self, ino: Ino) -> bool {
+        let dir = self.node(ino).and_then(|node| node.rec.dir());
+        dir.is_some_and(|dir| !dir.explicit && dir.origin == Origin::Inherit)
+    }
+
+    /// True if names in this very directory come or go, or were replaced.
+    fn has_changes_in(&self, ino: Ino) -> bool {
+        let entries = self.node(ino).and_then(|node| node.entries.as_deref());
+        let is_change = |dentry: &Dentry| {
+            !dentry.clean && !dentry.node().is_some_and(|child| self.is_implicit(child))
+        };
+        entries.is_some_and(|entries| entries.values().any(is_change))
+    }
+
     /// Names that are kept for their inode's number or links alone, children before parents.
     fn clean_names(&self) -> Vec<(Ino, Name)> {
         let mut clean = Vec::new();
         for ino in self.descendants(Ino::ROOT).into_iter().rev() {
             let entries = self.node(ino).and_then(|node| node.entries.as_deref());
             for (name, dentry) in entries.into_iter().flatten() {
-                let empty = dentry
-                    .node()
-                    .and_then(|ino| self.node(ino)?.entries.as_ref().map(|e| e.is_empty()))
-                    .unwrap_or(true);
-                if dentry.clean && empty {
+                if dentry.clean {
                     clean.push((ino, name.clone()));
                 }
             }
