@@ -22,6 +22,7 @@ mod progress;
 mod publish;
 mod reftest;
 mod support;
+mod sweep;
 mod tidy;
 mod unmounting;
 mod users;

@@ -216,6 +216,22 @@ impl Sandbox {
         }
     }
 
+    /// True if the daemon is gone, or is within moments: what it served fails already. It is reaped.
+    pub fn has_died(&mut self) -> bool {
+        let Some(child) = &mut self.daemon else {
+            return true;
+        };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.daemon = None;
+        true
+    }
+
     /// Waits for a daemon that was asked to go (or that a failpoint ended).
     pub fn wait_for_exit(&mut self) -> std::process::ExitStatus {
         self.daemon.take().expect("a daemon runs").wait().unwrap()
