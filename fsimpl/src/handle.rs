@@ -352,7 +352,7 @@ mod tests {
     /// However soon a file is opened after another was closed: the snapshot that waits looks first.
     #[test]
     fn a_snapshot_looks_between_a_close_and_the_next_open() {
-        let far = Instant::now() + std::time::Duration::from_secs(600);
+        let far = Instant::now() + std::time::Duration::from_secs(20);
         let (table, events) = (OpenTable::default(), Mutex::new(Vec::new()));
         let waiting = table.wait_for_writers();
         let seen = waiting.gone();
