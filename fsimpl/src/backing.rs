@@ -13,9 +13,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::StatVfs;
+use rustix::fs::{AtFlags, CWD, StatVfs, Timespec, Timestamps, UTIME_OMIT};
 
 use crate::error::{FsError, Result};
+use crate::types::Time;
 
 /// What ordinary writers leave free, so that the journal can always record a removal.
 pub(crate) const RESERVE_BYTES: u64 = 64 << 20;
@@ -91,6 +92,28 @@ impl Backing {
             Ok(metadata) => Ok(Some(metadata)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(failed(&path, source)),
+        }
+    }
+
+    /// Gives a file that is there the modification time that was shown of it. Best effort: it is the
+    /// clock's all the same, to some microseconds.
+    pub(crate) fn set_mtime(&self, number: u64, time: Time) {
+        if number == 0 {
+            return;
+        }
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: Timespec {
+                tv_sec: time.secs,
+                tv_nsec: i64::from(time.nanos),
+            },
+        };
+        let set = rustix::fs::utimensat(CWD, self.path(number), &times, AtFlags::empty());
+        if let Err(error) = set {
+            tracing::debug!(number, %error, "cannot set the time of a backing file");
         }
     }
 

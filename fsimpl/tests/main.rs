@@ -1,6 +1,8 @@
 //! The staged tree, driven through the library: no mount, a repository in memory, and a commit that
 //! only applies the change set.
 
+#[path = "../../fuzz/src/operations.rs"]
+mod script;
 mod support;
 mod times;
 
@@ -8,6 +10,7 @@ mod crash;
 mod files;
 mod names;
 mod numbers;
+mod operations;
 mod params;
 mod parts;
 mod performance;

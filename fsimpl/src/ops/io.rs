@@ -225,16 +225,24 @@ impl Stage {
                     if !state.mtime_set {
                         node.rec.mtime = mtime_of(state.mtime);
                     }
+                    let mut written = None;
                     if let Some(file) = node.rec.file_mut() {
                         file.size = state.size;
+                        // until it is sealed, the time is recorded there and nowhere else
+                        if file.mtime_of_backing {
+                            written = file.data.backing().map(|number| (number, state.mtime));
+                        }
                     }
                     self.vouch_at_last(ino, node, &mut state);
-                    !node.names.is_empty()
+                    (!node.names.is_empty(), written)
                 }
-                None => false,
+                None => (false, None),
             }
         };
-        if settled {
+        if let (_, Some((number, mtime))) = settled {
+            self.backing.set_mtime(number, mtime);
+        }
+        if settled.0 {
             self.queue_seal(ino);
         }
     }

@@ -102,6 +102,10 @@ impl Stage {
     ) -> Result<Attr> {
         match target.len() {
             0 => return Err(FsError::NotFound),
+            // a target with a NUL is none of the kernel's
+            1..=MAX_TARGET if target.contains(&0) => {
+                return Err(FsError::Invalid("a target with a NUL in it"));
+            }
             1..=MAX_TARGET => {}
             _ => return Err(FsError::NameTooLong),
         }
