@@ -7,6 +7,7 @@
 
 mod cli;
 mod clock;
+mod containers;
 mod crash;
 mod damage;
 mod doubt;

@@ -1,6 +1,7 @@
 //! What this machine offers a mount, and what it lacks: said before something fails.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// How a finding weighs.
@@ -35,7 +36,8 @@ const OLDEST_KERNEL: (u32, u32) = (4, 20);
 #[must_use]
 pub fn probe() -> Vec<Finding> {
     let root = rustix::process::geteuid().is_root();
-    let mut findings = vec![kernel(), device()];
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut findings = vec![kernel(), device(), right_to_mount(&status, root)];
     if !root {
         findings.push(helper());
         findings.push(allow_other(Path::new("/etc/fuse.conf")));
@@ -77,7 +79,15 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 
 fn device() -> Finding {
     const DEVICE: &str = "/dev/fuse";
+    // the kernel's Documentation/admin-guide/devices.txt
+    let fuse = rustix::fs::makedev(10, 229);
     match fs::OpenOptions::new().read(true).write(true).open(DEVICE) {
+        Ok(file) if !file.metadata().is_ok_and(|m| m.rdev() == fuse) => finding(
+            DEVICE,
+            Weight::Missing,
+            "is something else than the FUSE device",
+            "in a container, start it with `--device /dev/fuse`",
+        ),
         Ok(_) => finding(DEVICE, Weight::Fine, "can be opened", ""),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => finding(
             DEVICE,
@@ -97,6 +107,45 @@ fn device() -> Finding {
             e.to_string(),
             "in a container, allow the device and CAP_SYS_ADMIN",
         ),
+    }
+}
+
+/// `CAP_SYS_ADMIN`, as a bit of the sets in `/proc/PID/status` (capabilities(7)).
+const SYS_ADMIN: u64 = 1 << 21;
+
+/// Whether this process, or a helper with root's rights that it starts, may mount at all.
+fn right_to_mount(status: &str, root: bool) -> Finding {
+    const SUBJECT: &str = "right to mount";
+    let field = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.map(str::trim).unwrap_or_default()
+    };
+    let has = |set: &str| u64::from_str_radix(field(set), 16).is_ok_and(|set| set & SYS_ADMIN != 0);
+    if has("CapEff:") {
+        return finding(SUBJECT, Weight::Fine, "CAP_SYS_ADMIN", "");
+    }
+    let remedy = "in a container, start it with `--cap-add SYS_ADMIN --device /dev/fuse`, or in a user \
+                  namespace of its own (`unshare --user --map-root-user --mount`)";
+    if !has("CapBnd:") {
+        return finding(
+            SUBJECT,
+            Weight::Missing,
+            "CAP_SYS_ADMIN is taken away from all processes here",
+            remedy,
+        );
+    }
+    if field("NoNewPrivs:") == "1" {
+        let found = "helpers get no rights here (no_new_privs)";
+        return finding(SUBJECT, Weight::Missing, found, remedy);
+    }
+    match root {
+        true => finding(
+            SUBJECT,
+            Weight::Missing,
+            "root has no CAP_SYS_ADMIN here",
+            remedy,
+        ),
+        false => finding(SUBJECT, Weight::Fine, "through fusermount3", ""),
     }
 }
 
@@ -159,6 +208,28 @@ mod tests {
         assert_eq!(allow_other(&conf).weight, Weight::Limited);
         fs::write(&conf, "mount_max = 10\nuser_allow_other\n").unwrap();
         assert_eq!(allow_other(&conf).weight, Weight::Fine);
+    }
+
+    #[test]
+    fn knows_who_may_mount() {
+        let status = |effective: &str, bounding: &str, no_new: u8| {
+            format!("CapEff:\t{effective}\nCapBnd:\t{bounding}\nNoNewPrivs:\t{no_new}\n")
+        };
+        let (all, none, docker) = ("000001ffffffffff", "0000000000000000", "00000000a80425fb");
+        for (status, root, weight) in [
+            (status(all, all, 0), true, Weight::Fine),
+            (status(none, all, 0), false, Weight::Fine),
+            (status(none, all, 1), false, Weight::Missing),
+            (status(docker, docker, 0), true, Weight::Missing),
+            (status(none, docker, 0), false, Weight::Missing),
+            (status(docker, all, 0), true, Weight::Missing),
+        ] {
+            assert_eq!(
+                right_to_mount(&status, root).weight,
+                weight,
+                "{status} {root}"
+            );
+        }
     }
 
     #[test]
