@@ -25,6 +25,7 @@ use formats::changeset::ChangeSet;
 use formats::compress::compress;
 use formats::dirtab::Dirtab;
 use formats::hash::{Algorithm, Hash};
+use formats::limit::{LimitExceeded, LimitKind};
 use formats::object::{Compression, ObjectKind, ObjectName};
 use formats::path::{PathError, RepoPath};
 use formats::server_conf::Params;
@@ -35,9 +36,6 @@ use apply::{Applier, Rules};
 use finish::{Closed, Seal};
 use markers::MarkerStyle;
 use session::Session;
-
-/// Rows per unit of the limits in `server.conf`, which count thousands.
-const BYTES_PER_MIB: u64 = 1 << 20;
 
 /// Why catalogs could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -183,31 +181,6 @@ pub struct Report {
     pub broken_links: Vec<Vec<RepoPath>>,
     /// Limits that are exceeded.
     pub limits: Vec<LimitExceeded>,
-}
-
-/// A limit that a catalog or file exceeds.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct LimitExceeded {
-    /// The catalog's directory, or the file.
-    pub path: RepoPath,
-    /// Which limit.
-    pub limit: LimitKind,
-    /// How many entries, or bytes.
-    pub value: u64,
-    /// How many are allowed.
-    pub max: u64,
-}
-
-/// Which limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LimitKind {
-    /// Entries in the root catalog.
-    RootEntries,
-    /// Entries in a nested catalog.
-    NestedEntries,
-    /// Bytes in a file.
-    FileBytes,
 }
 
 /// A catalog that was written.
@@ -481,25 +454,4 @@ fn limits(session: &Session<'_>, wish: &Wish<'_>) -> Vec<LimitExceeded> {
     }
     exceeded.extend(policy::oversized(wish.params, wish.change_set));
     exceeded
-}
-
-/// A limit as people write it: mebibytes for files, entries for catalogs.
-impl std::fmt::Display for LimitExceeded {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            path, value, max, ..
-        } = self;
-        match self.limit {
-            LimitKind::FileBytes => write!(
-                f,
-                "{path} has {} MiB; the limit is {} MiB",
-                value / BYTES_PER_MIB,
-                max / BYTES_PER_MIB
-            ),
-            LimitKind::RootEntries | LimitKind::NestedEntries => write!(
-                f,
-                "the catalog of {path} has {value} entries; the limit is {max}: split it with .cvmfscatalog or .cvmfsdirtab"
-            ),
-        }
-    }
 }

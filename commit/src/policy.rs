@@ -5,10 +5,9 @@
 
 use formats::changeset::{ChangeSet, Op};
 use formats::entry::{Entry, Kind};
+use formats::limit::{LimitExceeded, LimitKind};
 use formats::path::RepoPath;
 use formats::server_conf::Params;
-
-use crate::catalogs::{LimitExceeded, LimitKind};
 
 /// Longest value of an extended attribute. CVMFS's tools drop values of more than 256 bytes and
 /// corrupt those of exactly 256 [`xattr.cc:Serialize`, a length of one byte].

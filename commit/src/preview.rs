@@ -8,11 +8,12 @@ use std::time::SystemTime;
 
 use formats::changeset::{Change, ChangeSet, Children, Op};
 use formats::entry::Entry;
+use formats::limit::LimitExceeded;
 use formats::path::RepoPath;
 use serde::{Deserialize, Serialize};
 use store::ObjectStore;
 
-use crate::catalogs::{LimitExceeded, Plan, Wish};
+use crate::catalogs::{Plan, Wish};
 use crate::conflicts::{self, Conflicts};
 use crate::policy::{self, DroppedXattr};
 use crate::publish::CommitError;

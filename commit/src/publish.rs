@@ -21,10 +21,11 @@ use std::time::{Instant, SystemTime};
 
 use formats::hash::Hash;
 use formats::history::{TagNameError, check_tag_name};
+use formats::limit::LimitExceeded;
 use formats::server_conf::Params;
 use store::{Injected, RepoError, failpoint};
 
-use crate::catalogs::{CatalogsError, LimitExceeded, Plan, Wish};
+use crate::catalogs::{CatalogsError, Plan, Wish};
 use crate::conflicts::{self, Conflicts};
 use crate::objects::{self, ObjectsError, StoredObjects};
 use crate::policy;

@@ -7,7 +7,7 @@
 //! In reading order: what things are called ([`hash`], [`path`]), what a path is ([`entry`],
 //! [`object`]), what a change is ([`changeset`]); how content becomes objects ([`chunk`],
 //! [`compress`]); what a repository is made of ([`catalog`], [`manifest`], [`whitelist`], [`trust`],
-//! [`history`], [`reflog`], [`meta_info`]) and what rules it ([`server_conf`], [`dirtab`]).
+//! [`history`], [`reflog`], [`meta_info`]) and what rules it ([`server_conf`], [`limit`], [`dirtab`]).
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ pub mod entry;
 pub mod hash;
 pub mod history;
 mod letter;
+pub mod limit;
 pub mod manifest;
 pub mod meta_info;
 pub mod object;
@@ -41,6 +42,7 @@ pub use entry::{Entry, Kind, Mtime, Regular, Xattrs};
 pub use hash::{Algorithm, Hash, Hasher};
 pub use history::{Head, History, HistoryWriter, Tag};
 pub use letter::LetterError;
+pub use limit::{LimitExceeded, LimitKind};
 pub use manifest::{Manifest, SignedManifest};
 pub use object::{Chunk, Compression, Content, ObjectKind, ObjectName};
 pub use path::{Name, PathHash, RepoPath};

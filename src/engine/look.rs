@@ -235,7 +235,7 @@ pub fn dropped(xattr: &commit::policy::DroppedXattr) -> DroppedXattr {
 }
 
 /// A limit as the API says it.
-pub fn limit(limit: &commit::catalogs::LimitExceeded) -> Limit {
+pub fn limit(limit: &formats::LimitExceeded) -> Limit {
     Limit {
         path: (&limit.path).into(),
         message: limit.to_string(),

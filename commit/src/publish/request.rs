@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use formats::changeset::ChangeSet;
 use formats::hash::Hash;
+use formats::limit::LimitExceeded;
 use formats::path::RepoPath;
 use serde::{Deserialize, Serialize};
 use store::ObjectStore;
 
-use crate::catalogs::{LimitExceeded, NewCatalog, Report};
+use crate::catalogs::{NewCatalog, Report};
 use crate::objects::StoredObjects;
 use crate::policy::DroppedXattr;
 use crate::publisher::NewRevision;
