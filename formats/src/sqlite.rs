@@ -10,6 +10,7 @@ mod file;
 mod value;
 
 use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -336,6 +337,10 @@ impl Database {
 
     /// An error of SQLite, with its file.
     pub fn sql(&self, doing: &'static str, source: rusqlite::Error) -> DatabaseError {
+        if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+            // told apart, as everywhere: more space is the way out
+            return io_error(&self.file, io::ErrorKind::StorageFull.into());
+        }
         DatabaseError::Sql {
             file: self.file.clone(),
             doing,

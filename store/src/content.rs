@@ -2,9 +2,10 @@
 //!
 //! An object is fetched whole before any of its bytes is handed out, because only then its hash is
 //! known to be right. Small content stays in memory, the rest in files of `dir` that have no name:
-//! a crash leaves nothing behind. Both are bounded; what was used longest ago goes first. A large
-//! file that is open keeps its one object, so that the bound can be exceeded by files in use; a
-//! chunked file keeps one chunk. Nothing here writes to a store or knows a path.
+//! a crash leaves nothing behind. Where the disk is full, larger content goes to memory as well, up to
+//! a size. Both are bounded; what was used longest ago goes first. A large file that is open keeps its
+//! one object, so that the bound can be exceeded by files in use; a chunked file keeps one chunk.
+//! Nothing here writes to a store or knows a path.
 
 mod shelf;
 
@@ -23,6 +24,10 @@ use crate::fetch::{ObjectFault, Size, fetch};
 use crate::flight::Flights;
 use crate::object_store::ObjectStore;
 use shelf::Shelf;
+
+/// The largest object that is read even where no file can be written: the largest chunk of CVMFS's
+/// default parameters. A few such objects stay in memory, within its limit.
+pub const MEMORY_PIECE_BYTES_MAX: u64 = 16 << 20;
 
 /// How much content is kept on this machine.
 #[derive(Clone, Debug)]
@@ -84,6 +89,20 @@ pub enum ContentError {
         /// Why.
         source: StoreError,
     },
+}
+
+impl ContentError {
+    /// True where more space on this machine is the way out.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::Object { fault, .. } => {
+                matches!(&**fault, ObjectFault::Cache(error) if error.is_out_of_space())
+            }
+            Self::Cache { source, .. } => source.is_out_of_space(),
+            Self::External | Self::Nothing | Self::Untiled { .. } => false,
+        }
+    }
 }
 
 type Result<T, E = ContentError> = std::result::Result<T, E>;
@@ -241,7 +260,14 @@ impl Inner {
         let body = if size <= self.limits.small_bytes {
             self.load_into_memory(store, key, size)?
         } else {
-            self.load_onto_disk(store, key, size)?
+            match self.load_onto_disk(store, key, size) {
+                Err(ObjectFault::Cache(e))
+                    if e.is_out_of_space() && size <= MEMORY_PIECE_BYTES_MAX =>
+                {
+                    self.load_into_memory(store, key, size)?
+                }
+                done => done?,
+            }
         };
         let cached = Arc::new(Cached { body, bytes: size });
         self.shelf.lock().insert(*key, &cached, &self.limits);
@@ -409,7 +435,10 @@ impl ContentFile {
                 object: piece.object,
                 fault: Box::new(fault),
             })?;
-        *self.held.lock() = Some((index, Arc::clone(&cached)));
+        // what should have gone to a file, and could not, must not pile up with open files
+        let spilt = matches!(cached.body, Body::Memory(_))
+            && cached.bytes > self.cache.0.limits.small_bytes;
+        *self.held.lock() = (!spilt).then(|| (index, Arc::clone(&cached)));
         Ok(cached)
     }
 }

@@ -33,7 +33,8 @@ pub use fetch::ObjectFault;
 pub use http::{HttpOptions, HttpStore};
 pub use memory::MemoryStore;
 pub use object_store::{
-    ObjectStore, Pending, Stored, get, put, put_whole, read_error, transfer, verify, write_error,
+    ObjectStore, Pending, Stored, get, put, put_whole, read_error, same_device, transfer, verify,
+    write_error,
 };
 pub use repository::{CatalogFault, CatalogFile, Head, HeadError, Limits, RepoError, Repository};
 pub use revision::{Revision, Walk};

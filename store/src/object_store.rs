@@ -246,7 +246,9 @@ pub fn transfer(
     pending.keep(name)
 }
 
-fn same_device(a: &dyn ObjectStore, b: &dyn ObjectStore) -> bool {
+/// True if both lie on one filesystem of this machine: then a [`transfer`] need not copy.
+#[must_use]
+pub fn same_device(a: &dyn ObjectStore, b: &dyn ObjectStore) -> bool {
     let device = |store: &dyn ObjectStore| {
         use std::os::unix::fs::MetadataExt;
         let data = store.local_dir()?.join("data");

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use formats::ObjectKind;
-use store::{ContentCache, ContentError, ContentLimits, DirStore, Durability, Injected, Limits};
-use store::{MemoryStore, ObjectFault, ObjectStore, RepoError, StoreError, Stored, put};
+use store::content::MEMORY_PIECE_BYTES_MAX;
+use store::{ContentCache, ContentLimits, DirStore, Durability, Injected, Limits};
+use store::{MemoryStore, ObjectStore, RepoError, StoreError, Stored, put};
 
 use crate::support::made::{regular, store_zlib, tree};
 use crate::support::{chain, list, name_of, noise, read, shared};
@@ -122,29 +123,38 @@ fn full_caches(place: &Path) {
     assert!(matches!(error, RepoError::Catalog { .. }));
     assert!(chain(&error).contains("no space left"), "{}", chain(&error));
 
-    let bytes = noise(4, 100_000);
+    // what is read now goes to memory, as much of it as may be there
     let store = MemoryStore::new();
-    let object = store_zlib(&store, &bytes, ObjectKind::Data);
-    let row = regular(100_000, formats::Content::Whole(object.hash));
-    let cache = ContentCache::new(
-        shared(store),
-        place.join("content"),
-        ContentLimits::default(),
-    )
-    .unwrap();
-    let error = cache
-        .open(&row)
-        .unwrap()
-        .read_at(&mut [0; 10], 0)
-        .unwrap_err();
-    let ContentError::Object { fault, .. } = &error else {
-        panic!("{error}")
+    let sizes = [
+        300_000,
+        300_001,
+        300_002,
+        MEMORY_PIECE_BYTES_MAX as usize + 1,
+    ];
+    let rows = sizes.map(|size| {
+        let bytes = noise(4, size);
+        let object = store_zlib(&store, &bytes, ObjectKind::Data);
+        (
+            regular(size as u64, formats::Content::Whole(object.hash)),
+            bytes,
+        )
+    });
+    let limits = ContentLimits {
+        memory_bytes: 700_000,
+        ..ContentLimits::default()
     };
-    assert!(
-        matches!(&**fault, ObjectFault::Cache(e) if e.is_out_of_space()),
-        "{}",
-        chain(&error)
-    );
+    let cache = ContentCache::new(shared(store), place.join("content"), limits).unwrap();
+    let open = rows.each_ref().map(|(row, _)| cache.open(row).unwrap());
+    for round in 0..2 {
+        for (file, (_, bytes)) in open.iter().zip(&rows).take(3) {
+            let mut read = vec![0; bytes.len()];
+            assert_eq!(file.read_at(&mut read, 0).unwrap(), bytes.len());
+            assert!(read == *bytes, "round {round}");
+            assert!(cache.memory_bytes() <= 700_000, "open files hold nothing");
+        }
+    }
+    let error = open[3].read_at(&mut [0; 10], 0).unwrap_err();
+    assert!(error.is_out_of_space(), "{}", chain(&error));
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub enum DatabaseError {
         /// Why.
         source: std::io::Error,
     },
-    /// SQLite refused: malformed pages, a missing column, a full disk.
+    /// SQLite refused: malformed pages, a missing column.
     #[error("cannot {doing} in the database {}", file.display())]
     Sql {
         /// Which file.
