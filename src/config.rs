@@ -81,6 +81,9 @@ pub struct StageSection {
     pub workers: usize,
     /// Most raw bytes staged per repository; absent: what the disk holds.
     pub quota: Option<Bytes>,
+    /// Raw bytes kept per repository: beyond, those of sealed files are dropped and read from the
+    /// objects; absent: when the disk gets full.
+    pub backing_max: Option<Bytes>,
     /// Decompressed published content kept per repository.
     pub content_cache: Bytes,
     /// What unmounting does with staged changes.
@@ -97,6 +100,7 @@ impl Default for StageSection {
             settle: Span(Duration::from_millis(200)),
             workers: 0,
             quota: None,
+            backing_max: None,
             content_cache: Bytes(1 << 30),
             on_unmount: OnUnmount::Keep,
             refresh: Refresh::Follow,
@@ -212,6 +216,8 @@ pub struct RepositorySection {
     /// As in `[stage]`.
     pub quota: Option<Bytes>,
     /// As in `[stage]`.
+    pub backing_max: Option<Bytes>,
+    /// As in `[stage]`.
     pub on_unmount: Option<OnUnmount>,
     /// As in `[stage]`.
     pub refresh: Option<Refresh>,
@@ -325,6 +331,10 @@ impl Settings {
         RepositorySettings {
             settle: own.and_then(|r| r.settle).unwrap_or(stage.settle).0,
             quota: own.and_then(|r| r.quota).or(stage.quota).map(|b| b.0),
+            backing_max: own
+                .and_then(|r| r.backing_max)
+                .or(stage.backing_max)
+                .map(|b| b.0),
             on_unmount: own.and_then(|r| r.on_unmount).unwrap_or(stage.on_unmount),
             refresh: own.and_then(|r| r.refresh).unwrap_or(stage.refresh),
             allow: own.map_or(&[], |r| &r.allow),
@@ -339,6 +349,8 @@ pub struct RepositorySettings<'a> {
     pub settle: Duration,
     /// Most raw bytes staged.
     pub quota: Option<u64>,
+    /// Raw bytes kept.
+    pub backing_max: Option<u64>,
     /// What unmounting does.
     pub on_unmount: OnUnmount,
     /// Whether unstaged paths follow.

@@ -130,7 +130,11 @@ fn live(
         http,
         version: env!("CARGO_PKG_VERSION").into(),
     };
-    engine.state().write_daemon_info(&info)?;
+    match engine.state().write_daemon_info(&info) {
+        // it says where a mount is left, should we die: not worth refusing those who make room
+        Err(failure) if failure.kind == Kind::NoSpace => tracing::warn!("{failure}"),
+        written => written?,
+    }
     engine.go_live(Live {
         fs,
         info: info.clone(),

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use fsimpl::Fs;
 use fsimpl::seal::{Sealer, SealerLimits};
+use fsimpl::{Fs, Space};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde_json::Value;
@@ -21,6 +21,7 @@ use crate::hook;
 use crate::report::{Context, Failure, Kind, Result};
 use crate::state::{DaemonInfo, Lock, State};
 
+mod health;
 mod look;
 mod manage;
 pub mod repo;
@@ -33,6 +34,7 @@ pub struct Engine {
     state: State,
     settings: Settings,
     sealer: OnceLock<Arc<Sealer>>,
+    space: OnceLock<Arc<Space>>,
     opening: Mutex<()>,
     repos: RwLock<BTreeMap<String, Arc<Repo>>>,
     live: OnceLock<Live>,
@@ -75,6 +77,7 @@ impl Engine {
             state,
             settings,
             sealer: OnceLock::new(),
+            space: OnceLock::new(),
             opening: Mutex::new(()),
             repos: RwLock::default(),
             live: OnceLock::new(),
@@ -168,11 +171,13 @@ impl Engine {
         fail::fail_point!("engine::open");
         let published = self.published(name)?;
         let sealing = Sealing::new(watch);
+        let (sealer, space) = (self.sealer()?, self.space()?);
         let repo = Repo::open(
             published,
             &self.state,
             &self.settings,
-            self.sealer()?,
+            sealer,
+            space,
             &sealing,
         )
         .map_err(|f| f.while_doing(format!("cannot open {name}")))?;
@@ -218,6 +223,19 @@ impl Engine {
         }
         let sealer = Sealer::new(limits).context("cannot start the sealing threads")?;
         Ok(Arc::clone(self.sealer.get_or_init(|| Arc::new(sealer))))
+    }
+
+    /// The filesystem that all stages lie on.
+    fn space(&self) -> Result<Arc<Space>> {
+        if let Some(space) = self.space.get() {
+            return Ok(Arc::clone(space));
+        }
+        let dir = self.state.stages();
+        let space = Space::open(&dir).context(format_args!(
+            "cannot watch the free space of {}",
+            dir.display()
+        ))?;
+        Ok(Arc::clone(self.space.get_or_init(|| space)))
     }
 
     /// An empty directory for as long as one look or check takes.

@@ -156,10 +156,26 @@ fn publish(
         Err(error) => match after_failure(repo, snapshot, error) {
             Ok(visible) => Ok(Some(visible)),
             Err(failure) => {
+                let failure = say_what_is_left(repo, failure);
                 Err(failure.while_doing(format!("nothing of {} was published", repo.name())))
             }
         },
     }
+}
+
+/// A commit that found no room: how much there is, and what it is for.
+fn say_what_is_left(repo: &Repo, failure: Failure) -> Failure {
+    if failure.kind != Kind::NoSpace {
+        return failure;
+    }
+    let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let state = repo.stage.space().report();
+    let state = state.map_or_else(|_| "?".into(), |report| mebibytes(report.available));
+    let storage = repo.published.publisher.storage().available_bytes();
+    let storage = storage.ok().flatten().map_or_else(|| "?".into(), mebibytes);
+    failure.hint(format!(
+        "make room, then commit again; what is staged is kept. {state} are left in the state directory, which takes copies of the catalogs that change; {storage} in the storage, which takes new objects (none where both are one filesystem)"
+    ))
 }
 
 /// A commit that failed at its very last step may be visible all the same: the world is asked.

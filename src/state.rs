@@ -10,6 +10,7 @@
 //! STATE/srv/cvmfs/REPO/               storage of an embedded repository
 //! STATE/spool/REPO/                   reflog.chksum, is_publishing.lock
 //! STATE/stage/REPO/                   the stage
+//! STATE/stage/.reserve                space to be given up when the disk is full
 //! STATE/txn/REPO/                     a commit under way
 //! STATE/cache/REPO/                   catalogs read without a stage
 //! STATE/log/prepub.log                of a daemon in the background
@@ -174,10 +175,16 @@ impl State {
         self.dir.join("control.sock")
     }
 
+    /// Where the stages are.
+    #[must_use]
+    pub fn stages(&self) -> PathBuf {
+        self.dir.join("stage")
+    }
+
     /// A repository's stage.
     #[must_use]
     pub fn stage(&self, repo: &str) -> PathBuf {
-        self.dir.join("stage").join(repo)
+        self.stages().join(repo)
     }
 
     /// A repository's commit under way.
@@ -318,6 +325,7 @@ pub struct Lock {
 }
 
 /// Something of the state cannot be written: which, why, and what to do.
+#[must_use]
 pub fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(
         crate::report::kind_of_io(error),

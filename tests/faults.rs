@@ -7,11 +7,11 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use formats::{Algorithm, PrivateKey, SignedWhitelist};
 
+use crate::support::small::Small;
 use crate::support::{REPO, Sandbox, can_mount, is_root, skip_unless, write};
 
 #[test]
@@ -156,122 +156,6 @@ fn an_expired_whitelist_stops_a_commit_and_resign_helps() {
     sandbox.check();
 }
 
-/// A small filesystem of its own for a directory.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path, megabytes: u32) -> Self {
-        fs::create_dir_all(at).unwrap();
-        let status = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={megabytes}m"),
-                "prepub-test",
-            ])
-            .arg(at)
-            .status()
-            .unwrap();
-        assert!(status.success());
-        Self(at.to_owned())
-    }
-
-    fn resize(&self, megabytes: u32) {
-        self.remount(&format!("size={megabytes}m"));
-    }
-
-    fn remount(&self, option: &str) {
-        let status = Command::new("mount")
-            .args(["-o", &format!("remount,{option}")])
-            .arg(&self.0)
-            .status()
-            .unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-    }
-}
-
-#[test]
-fn a_full_state_directory_is_enospc_to_the_writer() {
-    if skip_unless(can_mount() && is_root(), "root and /dev/fuse") {
-        return;
-    }
-    let mut sandbox = Sandbox::new();
-    let small = Small::mount(&sandbox.state(), 96);
-    sandbox.ok(["mkfs", REPO]);
-    sandbox.mount();
-    write(&sandbox.root().join("before"), b"before");
-    let block = vec![7_u8; 1 << 20];
-    let mut written = Vec::new();
-    let error = loop {
-        let path = sandbox.root().join(format!("fill{}", written.len()));
-        match fs::write(&path, &block) {
-            Ok(()) => written.push(path),
-            Err(error) => break error,
-        }
-        assert!(written.len() < 200, "it never got full");
-    };
-    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-    assert_eq!(
-        fs::read(sandbox.root().join("before")).unwrap(),
-        b"before",
-        "reads go on"
-    );
-    // room comes back by removing, without anybody's help
-    for path in &written {
-        fs::remove_file(path).unwrap();
-    }
-    let _ = fs::remove_file(sandbox.root().join(format!("fill{}", written.len())));
-    write(&sandbox.root().join("after"), b"after");
-    small.resize(256);
-    sandbox.ok(["commit", REPO]);
-    sandbox.check();
-    sandbox.kill();
-    drop(small);
-}
-
-#[test]
-fn a_full_storage_refuses_the_commit_and_keeps_the_stage() {
-    if skip_unless(can_mount() && is_root(), "root and /dev/fuse") {
-        return;
-    }
-    let mut sandbox = Sandbox::new();
-    let storage = sandbox.dir.path().join("storage");
-    let small = Small::mount(&storage, 4);
-    sandbox.ok([
-        "mkfs".as_ref(),
-        REPO.as_ref(),
-        "--storage".as_ref(),
-        storage.as_os_str(),
-    ]);
-    sandbox.mount();
-    let mut noise = vec![0; 16 << 20];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut random| std::io::Read::read_exact(&mut random, &mut noise))
-        .unwrap();
-    write(&sandbox.root().join("big"), &noise);
-    let message = sandbox.fails(1, ["commit", REPO]);
-    assert!(
-        message.contains("space") || message.contains("full"),
-        "{message}"
-    );
-    assert!(
-        fs::read(sandbox.root().join("big")).unwrap() == noise,
-        "the stage is intact"
-    );
-    small.resize(64);
-    sandbox.ok(["commit", REPO]);
-    sandbox.ok(["check", REPO, "--data"]);
-    sandbox.kill();
-    drop(small);
-}
-
 #[test]
 fn mount_points_and_state_that_cannot_be_used() {
     if skip_unless(can_mount(), "/dev/fuse") {
@@ -359,12 +243,12 @@ fn a_state_directory_that_cannot_be_written() {
         return;
     }
     let mut sandbox = Sandbox::new();
-    let small = Small::mount(&sandbox.state(), 256);
+    let small = Small::tmpfs(&sandbox.state(), 256);
     sandbox.ok(["mkfs", REPO]);
     sandbox.mount();
     write(&sandbox.root().join("staged"), b"staged");
     sandbox.unmount();
-    small.remount("ro");
+    small.read_only(true);
     for args in [
         vec!["mount".into(), sandbox.mountpoint().into_os_string()],
         vec!["mkfs".into(), "b.example.org".into()],
@@ -379,7 +263,7 @@ fn a_state_directory_that_cannot_be_written() {
             "{args:?}: {message}"
         );
     }
-    small.remount("rw");
+    small.read_only(false);
     sandbox.mount();
     assert_eq!(fs::read(sandbox.root().join("staged")).unwrap(), b"staged");
     sandbox.unmount();

@@ -34,8 +34,9 @@ fn from_env(name: &str, default: u64) -> u64 {
     value.and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
-/// Files are sealed while others are written, and some are not yet when the power goes.
-const CONFIG: &str = "[stage]\nsettle = \"60ms\"\n";
+/// Files are sealed while others are written, and some are not yet when the power goes. Of the sealed
+/// ones some have been left without raw bytes by then.
+const CONFIG: &str = "[stage]\nsettle = \"60ms\"\nbacking_max = \"64KiB\"\n";
 
 /// A sandbox whose state lies on the layer.
 struct World {

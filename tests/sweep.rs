@@ -46,23 +46,33 @@ const PUBLISHING: &[&str] = &[
     "rollback::before_manifest",
 ];
 /// The points of what the script does not do, and the tests that stop there.
-const ELSEWHERE: &[(&str, &[&str])] = &[(
-    "commit/tests/failpoints.rs",
-    &[
-        "mkfs::claimed",
-        "mkfs::keys",
-        "mkfs::storage",
-        "mkfs::revision",
-        "mkfs::registered",
-        "rmfs::before_objects",
-        "rmfs::before_keys",
-        "rmfs::before_conf",
-        "resign::before_manifest",
-        "resign::after_manifest",
-        "locks::owned",
-        "locks::release",
-    ],
-)];
+const ELSEWHERE: &[(&str, &[&str])] = &[
+    (
+        "commit/tests/failpoints.rs",
+        &[
+            "mkfs::claimed",
+            "mkfs::keys",
+            "mkfs::storage",
+            "mkfs::revision",
+            "mkfs::registered",
+            "rmfs::before_objects",
+            "rmfs::before_keys",
+            "rmfs::before_conf",
+            "resign::before_manifest",
+            "resign::after_manifest",
+            "locks::owned",
+            "locks::release",
+        ],
+    ),
+    (
+        "tests/space.rs",
+        &[
+            "fsimpl::drop_synced",
+            "fsimpl::drop_recorded",
+            "fsimpl::drop_journalled",
+        ],
+    ),
+];
 
 /// The script, under way.
 pub struct Run<'s> {

@@ -18,6 +18,8 @@ const WORKERS_MAX: usize = 8;
 /// Objects that a thread takes at a time, and after which progress is told. Neighbours in the sorted
 /// list share a directory, which the threads then do not take from one another.
 const TAKEN_AT_ONCE: usize = 256;
+/// What a filesystem gives out at a time.
+const BLOCK_BYTES: u64 = 4096;
 
 /// Why the objects could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,18 @@ pub enum ObjectsError {
         path: RepoPath,
         /// The object.
         name: ObjectName,
+    },
+    /// The storage has no room for them; nothing was copied.
+    #[error("{objects} new objects need {needed} bytes in {place}, which has room for {available}")]
+    NoRoom {
+        /// How many are new.
+        objects: u64,
+        /// Bytes they take.
+        needed: u64,
+        /// Bytes there are.
+        available: u64,
+        /// The storage.
+        place: String,
     },
     /// An object could not be stored.
     #[error("cannot store object {name}, which {path} needs")]
@@ -88,6 +102,7 @@ pub(crate) fn store_all(
     storage: &dyn ObjectStore,
     progress: &dyn Progress,
 ) -> Result<StoredObjects, ObjectsError> {
+    require_room(names, change_set, staged, storage)?;
     let total = names.len() as u64;
     let next = AtomicUsize::new(0);
     let (new, reused, bytes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -147,6 +162,48 @@ pub(crate) fn store_all(
         new: new.into_inner(),
         reused: reused.into_inner(),
         bytes: bytes.into_inner(),
+    })
+}
+
+/// Refuses what cannot fit before anything is copied. On the stage's own filesystem objects are
+/// linked, and take no room.
+fn require_room(
+    names: &[(ObjectName, usize)],
+    change_set: &ChangeSet,
+    staged: &dyn ObjectStore,
+    storage: &dyn ObjectStore,
+) -> Result<(), ObjectsError> {
+    // where that cannot be told, storing them will tell
+    let Ok(Some(available)) = storage.available_bytes() else {
+        return Ok(());
+    };
+    if store::same_device(staged, storage) {
+        return Ok(());
+    }
+    let (mut objects, mut needed) = (0_u64, 0_u64);
+    for (name, change) in names {
+        let failed = |source| ObjectsError::Store {
+            path: change_set.changes[*change].path.clone(),
+            name: *name,
+            source,
+        };
+        if storage.has(name).map_err(failed)? {
+            continue;
+        }
+        let bytes = staged.stored_size(name).map_err(failed)?;
+        objects += 1;
+        needed += bytes.unwrap_or_default().next_multiple_of(BLOCK_BYTES);
+    }
+    if needed <= available {
+        return Ok(());
+    }
+    Err(ObjectsError::NoRoom {
+        objects,
+        needed,
+        available,
+        place: storage
+            .local_dir()
+            .map_or_else(|| format!("{storage:?}"), |dir| dir.display().to_string()),
     })
 }
 

@@ -16,7 +16,14 @@ const THREADS_MAX: usize = 32;
 /// How long a thread waits for more work before it goes.
 const IDLE_TIME: Duration = Duration::from_secs(10);
 
-type Work = Box<dyn FnOnce() + Send>;
+/// What is done, and what of it is left for later.
+pub(crate) type Work = Box<dyn FnOnce() -> Option<Later> + Send>;
+
+/// Work that has time.
+pub(crate) struct Later {
+    pub delay: Duration,
+    pub work: Work,
+}
 
 #[derive(Default)]
 struct State {
@@ -34,6 +41,14 @@ struct Shared {
     changed: Condvar,
 }
 
+impl State {
+    fn put_off(&mut self, Later { delay, work }: Later) {
+        let key = (Instant::now() + delay, self.next);
+        self.next += 1;
+        self.later.insert(key, work);
+    }
+}
+
 /// See the module. Dropping it drops what has not begun.
 #[derive(Default)]
 pub(crate) struct Aside(Arc<Shared>);
@@ -41,18 +56,36 @@ pub(crate) struct Aside(Arc<Shared>);
 impl Aside {
     /// Does `work` as soon as a thread is free.
     pub fn run(&self, work: impl FnOnce() + Send + 'static) {
+        self.run_steps(Box::new(move || {
+            work();
+            None
+        }));
+    }
+
+    /// Does `work` as soon as a thread is free, and in its time what it leaves for later. No thread
+    /// waits meanwhile.
+    pub fn run_steps(&self, work: Work) {
         let mut state = self.0.state.lock();
-        state.ready.push_back(Box::new(work));
+        state.ready.push_back(work);
+        self.staff(state);
+    }
+
+    /// Does what was left for later.
+    pub fn run_later(&self, later: Later) {
+        let mut state = self.0.state.lock();
+        state.put_off(later);
         self.staff(state);
     }
 
     /// Does `work` after `delay`.
     pub fn run_after(&self, delay: Duration, work: impl FnOnce() + Send + 'static) {
-        let mut state = self.0.state.lock();
-        let key = (Instant::now() + delay, state.next);
-        state.next += 1;
-        state.later.insert(key, Box::new(work));
-        self.staff(state);
+        self.run_later(Later {
+            delay,
+            work: Box::new(move || {
+                work();
+                None
+            }),
+        });
     }
 
     /// Wakes a thread, or starts one if none is idle.
@@ -75,13 +108,18 @@ impl Aside {
             state.threads -= 1;
             // with no thread at all nobody would ever be answered
             let stranded = if state.threads == 0 {
-                state.ready.pop_front()
+                let later = |state: &mut State| Some(state.later.pop_first()?.1);
+                state.ready.pop_front().or_else(|| later(&mut state))
             } else {
                 None
             };
             drop(state);
-            if let Some(work) = stranded {
-                work();
+            let mut next = stranded;
+            while let Some(work) = next {
+                next = work().map(|later| {
+                    std::thread::sleep(later.delay);
+                    later.work
+                });
             }
         }
     }
@@ -102,8 +140,11 @@ fn serve(shared: &Shared) {
         }
         if let Some(work) = state.ready.pop_front() {
             drop(state);
-            work();
+            let left = work();
             state = shared.state.lock();
+            if let Some(later) = left {
+                state.put_off(later);
+            }
             continue;
         }
         let due = state.later.first_key_value().map(|((at, _), _)| *at);
@@ -173,6 +214,24 @@ mod tests {
             assert!(after >= Duration::from_millis(50));
         }
         assert!(aside.0.state.lock().threads <= THREADS_MAX);
+    }
+
+    #[test]
+    fn work_goes_on_in_steps() {
+        fn step(left: u32, to: mpsc::Sender<u32>) -> Work {
+            Box::new(move || {
+                to.send(left).unwrap();
+                (left > 0).then(|| Later {
+                    delay: Duration::from_millis(1),
+                    work: step(left - 1, to),
+                })
+            })
+        }
+        let aside = Aside::default();
+        let (to, from) = mpsc::channel();
+        aside.run_steps(step(3, to));
+        let seen: Vec<u32> = std::iter::from_fn(|| from.recv_timeout(LONG).ok()).collect();
+        assert_eq!(seen, [3, 2, 1, 0]);
     }
 
     #[test]

@@ -4,8 +4,7 @@
 //! DIR/ab/00000000000012ab      the lowest byte of the number, then the number
 //! ```
 //!
-//! A file appears with its first byte. This module also watches the space that is left: the journal
-//! must always have room, so writers are refused before the disk is full. It knows no inode.
+//! A file appears with its first byte. Nothing here knows an inode.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,12 +17,6 @@ use rustix::fs::{AtFlags, CWD, StatVfs, Timespec, Timestamps, UTIME_OMIT};
 use crate::error::{FsError, Result};
 use crate::types::Time;
 
-/// What ordinary writers leave free, so that the journal can always record a removal.
-pub(crate) const RESERVE_BYTES: u64 = 64 << 20;
-/// The free space is asked for again after so many bytes written.
-const RECHECK_BYTES: u64 = 16 << 20;
-/// What a metadata change counts as, at the most, towards that.
-pub(crate) const METADATA_BYTES: u64 = 16 << 10;
 /// Bytes copied at a time where the filesystem cannot share them.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -31,9 +24,6 @@ const COPY_BYTES: usize = 1 << 20;
 pub(crate) struct Backing {
     dir: PathBuf,
     next: AtomicU64,
-    /// Bytes that may still be written before the free space is asked for again.
-    allowance: AtomicU64,
-    reserve: AtomicU64,
 }
 
 impl Backing {
@@ -48,8 +38,6 @@ impl Backing {
         Ok(Self {
             dir: dir.to_owned(),
             next: AtomicU64::new(1),
-            allowance: AtomicU64::new(0),
-            reserve: AtomicU64::new(RESERVE_BYTES),
         })
     }
 
@@ -172,31 +160,6 @@ impl Backing {
         store::sync_filesystem(&dir).map_err(|errno| failed(&self.dir, errno.into()))
     }
 
-    /// Room for `bytes` more.
-    ///
-    /// # Errors
-    /// [`FsError::NoSpace`] when only the reserve is left.
-    pub(crate) fn claim(&self, bytes: u64) -> Result<()> {
-        let taken = self
-            .allowance
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(bytes)
-            });
-        if taken.is_ok() {
-            return Ok(());
-        }
-        fail::fail_point!("fsimpl::disk_full", |_| Err(FsError::NoSpace));
-        let free = self.statvfs()?;
-        let free = free.f_bavail.saturating_mul(free.f_frsize);
-        let reserve = self.reserve.load(Ordering::Relaxed);
-        let Some(left) = free.checked_sub(reserve.saturating_add(bytes)) else {
-            return Err(FsError::NoSpace);
-        };
-        self.allowance
-            .store(left.min(RECHECK_BYTES), Ordering::Relaxed);
-        Ok(())
-    }
-
     /// The filesystem that the stage lies on.
     pub(crate) fn statvfs(&self) -> Result<StatVfs> {
         rustix::fs::statvfs(&self.dir).map_err(|errno| failed(&self.dir, errno.into()))
@@ -274,17 +237,5 @@ mod tests {
         backing.remove(copy);
         assert!(backing.stat(copy).unwrap().is_none());
         assert_eq!(backing.stat(number).unwrap().unwrap().len(), 10);
-    }
-
-    #[test]
-    fn the_reserve_is_kept_free() {
-        let dir = tempfile::tempdir().unwrap();
-        let backing = Backing::open(dir.path()).unwrap();
-        backing.claim(1).unwrap();
-        backing.reserve.store(u64::MAX, Ordering::Relaxed);
-        assert!(matches!(
-            backing.claim(RECHECK_BYTES * 2),
-            Err(FsError::NoSpace)
-        ));
     }
 }

@@ -89,7 +89,8 @@ pub enum FsError {
     /// EIO: the published tree cannot be read.
     #[error("published tree")]
     Lower(#[source] RepoError),
-    /// EIO: the bytes of a published or sealed file cannot be read.
+    /// EIO: the bytes of a published or sealed file cannot be read. ENOSPC where they are one large
+    /// object, and there is no room to unpack it.
     #[error("content of a file")]
     Content(#[source] ContentError),
     /// EIO or ENOSPC: the change could not be recorded and was not made.
@@ -129,6 +130,7 @@ impl FsError {
                 _ => libc::EIO,
             },
             Self::Journal(source) if source.is_no_space() => libc::ENOSPC,
+            Self::Content(source) if source.is_out_of_space() => libc::ENOSPC,
             Self::Lower(_) | Self::Content(_) | Self::Journal(_) => libc::EIO,
         }
     }

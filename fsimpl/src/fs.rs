@@ -20,6 +20,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::error::{FsError, Result};
+use crate::space::Space;
 use crate::stage::Stage;
 use crate::types::{Clock, DirEntryPlus, Handle, Ino, Notifier, Time};
 use route::tagged;
@@ -124,6 +125,13 @@ impl Fs {
             .values()
             .map(|m| Arc::clone(&m.stage))
             .collect()
+    }
+
+    /// The filesystem that all stages lie on; none without repositories.
+    pub(crate) fn space(&self) -> Option<Arc<Space>> {
+        let repositories = self.repositories.read();
+        let first = repositories.values().next();
+        first.map(|mounted| Arc::clone(mounted.stage.space()))
     }
 
     /// Says who hears of changes made behind the kernel's back, in repositories added later, too.

@@ -31,6 +31,7 @@ use crate::session::MountOptions;
 use crate::types::{Ino, Notifier};
 
 mod answers;
+mod patience;
 mod requests;
 mod words;
 

@@ -10,13 +10,16 @@
 //! f <id, 8 bytes>              a snapshot handed to a commit
 //! ```
 //!
-//! Values begin with a version byte. The engine refuses all further writes once one has failed (the
-//! disk was full): it is then opened anew, and what the failed operation may have left in the log
-//! is undone first. Nothing here knows what the records mean.
+//! Values begin with a version byte. The engine refuses all further writes once one has failed, be it
+//! ours or what its own thread writes (the disk was full): it is then opened anew. As long as there is
+//! a reserve, some of it is let go and the batch is written again; where even that fails, what the
+//! operation may have left in the log is undone before anything else. Nothing here knows what the
+//! records mean.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -24,6 +27,8 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::space::Space;
 
 /// Version of the values.
 const VERSION: u8 = 3;
@@ -33,6 +38,8 @@ const MEMTABLE_BYTES: u64 = 8 << 20;
 const CACHE_BYTES: u64 = 4 << 20;
 /// The log's largest size; the engine's smallest possible.
 const LOG_BYTES: u64 = 128 << 20;
+/// What the engine adds to a key and its value in the log.
+const ITEM_BYTES: usize = 32;
 /// How often the engine's own threads are given time to let go of its files.
 const REOPEN_TRIES: u32 = 20;
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -70,6 +77,11 @@ impl JournalError {
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace(_))
     }
+
+    /// True where the engine had stopped before, because something failed that it writes on its own.
+    fn is_poisoned(&self) -> bool {
+        matches!(self, Self::Engine { source, .. } if matches!(**source, fjall::Error::Poisoned))
+    }
 }
 
 /// Records to put and to remove, as one.
@@ -89,6 +101,15 @@ impl Batch {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// What it takes in the log, about.
+    fn bytes(&self) -> u64 {
+        let lengths = self.items.iter().map(|(key, value)| {
+            let value = value.as_ref().map_or(0, Vec::len);
+            key.len() + value + ITEM_BYTES
+        });
+        lengths.sum::<usize>() as u64
     }
 }
 
@@ -140,6 +161,7 @@ struct Engine {
 /// See the module's head.
 pub(crate) struct Journal {
     dir: PathBuf,
+    space: Arc<Space>,
     state: Mutex<State>,
     /// Batches recorded, those of earlier processes counting as one.
     recorded: AtomicU64,
@@ -154,14 +176,15 @@ struct State {
 }
 
 impl Journal {
-    /// Opens or makes the journal in `dir`.
-    pub(crate) fn open(dir: &Path) -> Result<Self, JournalError> {
+    /// Opens or makes the journal in `dir`, on the filesystem that `space` watches.
+    pub(crate) fn open(dir: &Path, space: &Arc<Space>) -> Result<Self, JournalError> {
         if !dir.exists() {
             make(dir)?;
         }
         let engine = open_unlocked(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
+            space: Arc::clone(space),
             state: Mutex::new(State {
                 engine: Some(engine),
                 to_undo: Batch::default(),
@@ -177,11 +200,30 @@ impl Journal {
         if batch.is_empty() {
             return Ok(());
         }
-        fail::fail_point!("fsimpl::journal_full", |_| Err(JournalError::NoSpace(
-            self.dir.clone()
-        )));
+        self.space.before_recording(batch.bytes());
         let mut state = self.state.lock();
-        let engine = self.revive(&mut state)?;
+        let mut done = self.attempt(&mut state, &batch);
+        // the same records once more: what of them is there already does no harm
+        if done.as_ref().is_err_and(JournalError::is_poisoned) {
+            if self.space.is_full() {
+                self.space.let_reserve_go();
+            }
+            done = self.attempt(&mut state, &batch);
+        }
+        while done.as_ref().is_err_and(JournalError::is_no_space) && self.space.let_reserve_go() > 0
+        {
+            done = self.attempt(&mut state, &batch);
+        }
+        match done {
+            Err(error) if error.is_poisoned() && self.space.is_full() => {
+                Err(JournalError::NoSpace(self.dir.clone()))
+            }
+            done => done,
+        }
+    }
+
+    fn attempt(&self, state: &mut State, batch: &Batch) -> Result<(), JournalError> {
+        let engine = self.revive(state)?;
         let Err(source) = engine.commit(batch) else {
             self.recorded.fetch_add(1, Ordering::SeqCst);
             return Ok(());
@@ -195,6 +237,8 @@ impl Journal {
     /// log. Done when the engine is opened again, before anything else.
     pub(crate) fn undo(&self, batch: Batch) {
         self.state.lock().to_undo.items.extend(batch.items);
+        // a sync has something to do
+        self.recorded.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Makes everything recorded so far survive power loss. Costs nothing where it does already; of
@@ -209,16 +253,25 @@ impl Journal {
         fail::fail_point!("fsimpl::journal_sync", |_| Err(JournalError::NoSpace(
             self.dir.clone()
         )));
+        let mut done = self.persist();
+        if done.as_ref().is_err_and(JournalError::is_poisoned) {
+            // it had stopped before, for what it writes on its own
+            done = self.persist();
+        }
+        done?;
+        *synced = covered;
+        Ok(())
+    }
+
+    fn persist(&self) -> Result<(), JournalError> {
         let database = {
             let mut state = self.state.lock();
             self.revive(&mut state)?.database.clone()
         };
-        if let Err(source) = database.persist(PersistMode::SyncAll) {
+        database.persist(PersistMode::SyncAll).map_err(|source| {
             self.state.lock().engine = None;
-            return Err(wrap(&self.dir, source));
-        }
-        *synced = covered;
-        Ok(())
+            wrap(&self.dir, source)
+        })
     }
 
     /// Visits every record whose key begins with `prefix`, by key.
@@ -282,7 +335,7 @@ impl Journal {
                 items: state.to_undo.items.clone(),
             };
             engine
-                .commit(undo)
+                .commit(&undo)
                 .map_err(|source| wrap(&self.dir, source))?;
             self.recorded.fetch_add(1, Ordering::SeqCst);
             state.to_undo = Batch::default();
@@ -343,12 +396,16 @@ impl Engine {
         Ok(Self { database, records })
     }
 
-    fn commit(&self, batch: Batch) -> fjall::Result<()> {
+    fn commit(&self, batch: &Batch) -> fjall::Result<()> {
+        fail::fail_point!("fsimpl::journal_full", |how| Err(match how.as_deref() {
+            Some("poisoned") => fjall::Error::Poisoned,
+            _ => io::Error::from_raw_os_error(libc::ENOSPC).into(),
+        }));
         let mut write = self.database.batch().durability(Some(PersistMode::Buffer));
-        for (key, value) in batch.items {
+        for (key, value) in &batch.items {
             match value {
-                Some(value) => write.insert(&self.records, key, value),
-                None => write.remove(&self.records, key),
+                Some(value) => write.insert(&self.records, key.as_slice(), value.as_slice()),
+                None => write.remove(&self.records, key.as_slice()),
             }
         }
         write.commit()
@@ -375,11 +432,16 @@ fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
 mod tests {
     use super::*;
 
+    fn open(dir: &Path) -> Journal {
+        let space = Space::open(dir).unwrap();
+        Journal::open(&dir.join("journal"), &space).unwrap()
+    }
+
     #[test]
     fn records_survive_reopening_and_come_by_key() {
         let dir = tempfile::tempdir().unwrap();
         {
-            let journal = Journal::open(dir.path()).unwrap();
+            let journal = open(dir.path());
             let mut batch = Batch::default();
             batch.put(name_key(7, b"b"), &2u32);
             batch.put(name_key(7, b"a"), &1u32);
@@ -391,7 +453,7 @@ mod tests {
             batch.remove(name_key(3, b"z"));
             journal.commit(batch).unwrap();
         }
-        let journal = Journal::open(dir.path()).unwrap();
+        let journal = open(dir.path());
         let mut seen = Vec::new();
         journal
             .for_each(b'd', |key, value: u32| {
@@ -408,7 +470,7 @@ mod tests {
     #[test]
     fn a_failed_write_is_undone_when_the_engine_comes_back() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(dir.path()).unwrap();
+        let journal = open(dir.path());
         let put = |value: u32| {
             let mut batch = Batch::default();
             batch.put(inode_key(5), &value);

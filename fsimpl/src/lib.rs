@@ -7,7 +7,7 @@
 //!
 //! In reading order: the words ([`types`], [`error`]), the operations ([`fs`]), one repository
 //! ([`stage`]), and below it the tree, the journal, open files and the published tree; sealing
-//! ([`seal`]); the mount.
+//! ([`seal`]); room on the disk ([`space`]); the mount.
 
 mod acl;
 mod aside;
@@ -24,6 +24,7 @@ mod pool;
 pub mod probe;
 pub mod seal;
 pub mod session;
+pub mod space;
 pub mod stage;
 mod tree;
 pub mod types;
@@ -31,6 +32,7 @@ mod writers;
 
 pub use error::{FsError, Result};
 pub use fs::Fs;
+pub use space::{Space, SpaceReport};
 pub use stage::{
     AbortError, FreezeError, Frozen, OpenFile, OpenFiles, Progress, SealFailure, Stage,
     StageConfig, StageError, StageParams, StageSummary,

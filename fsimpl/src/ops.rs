@@ -19,7 +19,6 @@ use std::sync::atomic::Ordering;
 
 use formats::Name;
 
-use crate::backing::METADATA_BYTES;
 use crate::error::{FsError, Result};
 use crate::stage::Stage;
 use crate::tree::{Child, Staged, Tree, Txn};
@@ -27,6 +26,8 @@ use crate::types::{Attr, Ino};
 
 /// The name in the repository's root that belongs to CVMFS: nobody changes it or what is below.
 const RESERVED: &[u8] = b".cvmfs";
+/// What a metadata change takes of the free space, at the most.
+const METADATA_BYTES: u64 = 16 << 10;
 
 impl Stage {
     /// Makes one change, records it and clears up.
@@ -41,7 +42,7 @@ impl Stage {
 
     /// As [`Stage::change`], for changes that add something: refused when space is short.
     pub(crate) fn add<T>(&self, make: impl FnOnce(&mut Txn<'_>) -> Result<T>) -> Result<T> {
-        self.backing.claim(METADATA_BYTES)?;
+        self.space.claim(METADATA_BYTES)?;
         self.change(make)
     }
 
@@ -68,8 +69,8 @@ impl Stage {
         if node.run.lookups.load(Ordering::Relaxed) > 0 || self.open.is_open(ino) {
             return;
         }
-        if let Some(number) = number {
-            self.drop_backing(number, file.map_or(0, |file| file.size));
+        if let Some(staged) = file.and_then(crate::tree::File::staged) {
+            self.unstage(staged);
         }
         tree.nodes.remove(&ino);
     }

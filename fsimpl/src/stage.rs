@@ -24,13 +24,14 @@ mod recover;
 mod refresh;
 mod retire;
 mod sealing;
+mod shed;
 mod summary;
+mod usage;
 mod walk;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use formats::{ChangeSet, Hash, RepoPath};
 use parking_lot::{Mutex, RwLock};
@@ -41,7 +42,8 @@ use crate::error::FsError;
 use crate::handle::OpenTable;
 use crate::journal::Journal;
 use crate::seal::{SealParams, Sealer};
-use crate::tree::Tree;
+use crate::space::Space;
+use crate::tree::{SealFault, Tree};
 use crate::types::{Clock, Ino, Notifier};
 use crate::writers::Writers;
 
@@ -52,6 +54,7 @@ use known::KnownContent;
 use notify::Notices;
 use pins::Pins;
 use sealing::Seals;
+use usage::Usage;
 
 /// How a repository's files are published, as far as staging must know.
 #[derive(Clone)]
@@ -85,6 +88,10 @@ pub struct StageConfig {
     pub quota_bytes: Option<u64>,
     /// Who may change what, beside the kernel's permissions; none: those alone.
     pub writers: Option<Arc<dyn Writers>>,
+    /// The filesystem that the stage lies on; one for all stages of a state.
+    pub space: Arc<Space>,
+    /// With more bytes in backing files than this, those of sealed files are dropped.
+    pub backing_max_bytes: Option<u64>,
     /// Decompressed published content that is kept, in bytes.
     pub content_cache_bytes: u64,
     /// Names this start of the machine: whatever changes with each of them. What was not synced
@@ -140,6 +147,18 @@ pub struct SealFailure {
     pub path: RepoPath,
     /// Why.
     pub reason: String,
+    /// The disk was full: more space is the way out, and it is tried again by itself.
+    pub no_space: bool,
+}
+
+impl SealFailure {
+    fn new(path: RepoPath, fault: &SealFault) -> Self {
+        Self {
+            path,
+            reason: fault.reason.clone(),
+            no_space: fault.no_space,
+        }
+    }
 }
 
 /// A snapshot of the stage, ready to publish.
@@ -291,7 +310,11 @@ pub struct Stage {
     pub(crate) seals: Seals,
     pins: Pins,
     pub(crate) notices: Notices,
-    staged_bytes: AtomicU64,
+    pub(crate) space: Arc<Space>,
+    backing_max_bytes: Option<u64>,
+    pub(crate) usage: Usage,
+    /// After dropping raw bytes failed, it is not tried again before.
+    keeps_raw_until: Mutex<Option<Instant>>,
     /// One snapshot is made at a time.
     freezing: Mutex<()>,
     /// The parameters of the snapshot that is being made: all its files are sealed by them.
@@ -315,6 +338,12 @@ impl Stage {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The filesystem it lies on.
+    #[must_use]
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
     /// Where sealed objects are.
@@ -351,39 +380,15 @@ impl Stage {
         Ok(self.journal.sync()?)
     }
 
-    /// Raw bytes of staged files.
-    pub(crate) fn staged_bytes(&self) -> u64 {
-        self.staged_bytes.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn count_staged(&self, more: u64) {
-        self.staged_bytes.fetch_add(more, Ordering::Relaxed);
-    }
-
-    pub(crate) fn recount_staged(&self, from: u64, to: u64) {
-        if to >= from {
-            self.count_staged(to - from);
-        } else {
-            self.uncount_staged(from - to);
-        }
-    }
-
-    fn uncount_staged(&self, fewer: u64) {
-        let take = |have: u64| Some(have.saturating_sub(fewer));
-        let _ = self
-            .staged_bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-    }
-
     /// True if a snapshot still needs the file unsealed as it is.
     pub(crate) fn is_pinned(&self, ino: Ino, number: Option<u64>) -> bool {
         self.pins
             .needs(number.unwrap_or_else(|| sealing::empty_pin(ino)))
     }
 
-    /// A backing file of `size` bytes is needed no more.
-    pub(crate) fn drop_backing(&self, number: u64, size: u64) {
-        self.uncount_staged(size);
-        self.feed.remove_later(number);
+    /// A file is staged no longer: its backing file is not needed any more.
+    pub(crate) fn unstage(&self, file: usage::Staged) {
+        self.usage.went(file);
+        self.feed.remove_later(file.0);
     }
 }

@@ -66,7 +66,25 @@ pub(crate) type InoMap<T> = HashMap<Ino, T, BuildHasherDefault<InoHasher>>;
 /// The names of a staged directory that differ from its origin.
 pub(crate) type Entries = BTreeMap<Name, Dentry>;
 
-/// A staged inode.
+/// Why a file could not be sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SealFault {
+    /// In words.
+    pub(crate) reason: String,
+    /// The disk was full: it is tried again.
+    pub(crate) no_space: bool,
+}
+
+impl From<String> for SealFault {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            no_space: false,
+        }
+    }
+}
+
+/// What of a staged inode dies with us.
 #[derive(Default)]
 pub(crate) struct Runtime {
     /// Lookups that the kernel has not taken back.
@@ -78,7 +96,9 @@ pub(crate) struct Runtime {
     /// Link count of the origin's row, once asked for; 0 before.
     pub(crate) lower_links: AtomicU32,
     /// Why it could not be sealed.
-    pub(crate) seal_error: Option<Box<str>>,
+    pub(crate) seal_error: Option<Box<SealFault>>,
+    /// Its raw bytes must stay, or take no room: not asked again before it changes.
+    pub(crate) keep_raw: bool,
 }
 
 /// A staged inode: what is recorded, its names, a directory's entries, and what dies with us.

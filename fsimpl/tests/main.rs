@@ -17,3 +17,4 @@ mod performance;
 mod power;
 mod refresh;
 mod snapshot;
+mod space;

@@ -12,7 +12,7 @@ use fsimpl::seal::SealParams;
 use fsimpl::{Frozen, Progress};
 use parking_lot::Mutex;
 
-use crate::support::bench::path;
+use crate::support::bench::{DISK_BYTES, path};
 use crate::support::{Bench, Published, dir};
 
 const SMALL: usize = 3000;
@@ -134,6 +134,34 @@ fn raw_bytes_that_are_gone_are_read_from_the_objects() {
         bench.open();
         let frozen = bench.freeze("").unwrap();
         assert_eq!(contents(&frozen), fresh(&params), "{params:?}");
+    }
+}
+
+/// Space runs out when the files to be sealed again have been chosen.
+struct ShortOfSpace<'a>(&'a Bench);
+
+impl Progress for ShortOfSpace<'_> {
+    fn unsealed(&self, _: u64, _: u64) {
+        self.0.available.store(0, Ordering::SeqCst);
+        self.0.space.look();
+        self.0.available.store(DISK_BYTES, Ordering::SeqCst);
+    }
+    fn rehashed(&self, _: u64, _: u64) {}
+}
+
+#[test]
+fn raw_bytes_that_are_dropped_meanwhile_are_read_from_the_objects() {
+    for params in changed() {
+        let bench = bench(&chunked(32_768));
+        stage_files(&bench);
+        bench.wait_sealed();
+        *bench.seal.lock() = params.clone();
+        let frozen = bench
+            .stage()
+            .freeze(&[path("")], fsimpl::OpenFiles::Fail, &ShortOfSpace(&bench))
+            .unwrap();
+        assert_eq!(contents(&frozen), fresh(&params), "{params:?}");
+        assert_eq!(bench.read("/a/large"), noise(200_000));
     }
 }
 

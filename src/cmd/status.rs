@@ -101,6 +101,7 @@ fn describe_repo(out: &mut String, repo: &RepoStatus) {
         repo.open_files.iter().map(indent_open),
     );
     remarks(out, "  errors", repo.errors.iter().map(trouble));
+    remarks(out, "  warnings", repo.warnings.iter().map(trouble));
 }
 
 fn indent_open(file: &reply::OpenFile) -> String {
@@ -109,8 +110,9 @@ fn indent_open(file: &reply::OpenFile) -> String {
 
 fn trouble(trouble: &Trouble) -> String {
     let text = trouble.failure.to_string().replace('\n', "\n    ");
-    match &trouble.path {
-        Some(path) => format!("  {path}: {text}"),
-        None => format!("  {text}"),
+    match trouble.path.as_ref().map(ToString::to_string) {
+        // some name it in their sentence
+        Some(path) if !trouble.failure.message.contains(&path) => format!("  {path}: {text}"),
+        _ => format!("  {text}"),
     }
 }

@@ -34,6 +34,7 @@ fn the_packaged_example_is_complete_and_says_the_defaults() {
     assert_eq!(example.allow.len(), 1);
     // those without a default are shown by example
     assert!(file.stage.quota.take().is_some());
+    assert!(file.stage.backing_max.take().is_some());
     assert!(file.mount.allow_other.take().is_some());
     assert!(file.control.group.take().is_some());
     assert!(file.state_dir.take().is_some() && file.mountpoint.take().is_some());

@@ -8,6 +8,7 @@ use commit::{PathPreview, Preview, What};
 use formats::{Change, ChangeSet, Hash, RepoPath};
 use fsimpl::StageSummary;
 
+use super::health::describe_health;
 use super::repo::{Published, Repo};
 use super::{Engine, days_until};
 use crate::api::reply::{self, DroppedXattr, Limit, OpenFile, RepoStatus, Summary, Trouble};
@@ -104,6 +105,7 @@ impl Engine {
                     repo.stage.wait_sealed(FOR_GOOD, &Sealing::new(watch));
                 }
                 describe_stage(&repo, &mut status);
+                describe_health(&repo, &mut status);
             }
             Err(failure) => {
                 if !status.errors.iter().any(|t| t.failure.kind == failure.kind) {
@@ -194,9 +196,15 @@ fn describe_stage(repo: &Repo, status: &mut RepoStatus) {
     status.unsealed_files = unsealed_files;
     status.unsealed_bytes = unsealed_bytes;
     status.open_files = open_files.iter().map(open_file).collect();
-    status.errors.extend(errors.into_iter().map(|e| Trouble {
-        path: Some(e.path.into()),
-        failure: Failure::new(Kind::Failed, e.reason),
+    status.errors.extend(errors.into_iter().map(|e| {
+        Trouble {
+            path: Some(e.path.into()),
+            failure: match e.no_space {
+                true => Failure::new(Kind::NoSpace, e.reason)
+                    .hint("make room; it is tried again as soon as there is some"),
+                false => Failure::new(Kind::Failed, e.reason),
+            },
+        }
     }));
 }
 

@@ -8,7 +8,7 @@ use commit::publisher::Publisher;
 use commit::{RepoHome, Stratum0};
 use formats::Hash;
 use fsimpl::seal::{SealParams, Sealer};
-use fsimpl::{Stage, StageConfig, StageParams};
+use fsimpl::{Space, Stage, StageConfig, StageParams};
 use parking_lot::Mutex;
 use store::{Head, Repository};
 
@@ -98,6 +98,7 @@ impl Repo {
         state: &State,
         settings: &Settings,
         sealer: Arc<Sealer>,
+        space: Arc<Space>,
         progress: &dyn fsimpl::Progress,
     ) -> Result<Self> {
         let name = published.name.clone();
@@ -130,6 +131,8 @@ impl Repo {
             quota_bytes: own.quota,
             writers: WriteRules::of(settings, &name, owner)
                 .map(|rules| Arc::new(rules) as Arc<dyn fsimpl::Writers>),
+            space,
+            backing_max_bytes: own.backing_max,
             content_cache_bytes: settings.file.stage.content_cache.0,
             boot_id: clock::boot_id(),
         };

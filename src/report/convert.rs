@@ -11,7 +11,7 @@ use commit::resign::ResignError;
 use commit::rmfs::RmfsError;
 use commit::rollback::RollbackError;
 use commit::tags::TagsError;
-use commit::{CommitError, HomeError, MkfsError, PublisherError};
+use commit::{CommitError, HomeError, MkfsError, ObjectsError, PublisherError};
 use fsimpl::session::MountError;
 use fsimpl::{AbortError, FreezeError, FsError, StageError};
 use store::{HeadError, RepoError, StoreError};
@@ -224,12 +224,25 @@ impl From<FreezeError> for Failure {
                     pid => format!("{} (process {pid} {})", f.path, f.command),
                 }))
                 .hint("close them; or --wait longer; or --open-files skip leaves them out"),
-            FreezeError::Unsealed(files) => Self::new(
-                Kind::Failed,
-                "files could not be compressed and stored, so they cannot be published",
-            )
-            .paths(files.iter().map(|f| format!("{}: {}", f.path, f.reason)))
-            .hint("write them again, or `prepub abort` their paths"),
+            FreezeError::Unsealed(files) => {
+                let full = files.iter().any(|f| f.no_space);
+                let (kind, hint) = match full {
+                    true => (
+                        Kind::NoSpace,
+                        "make room in the state directory, then commit again; what is staged is kept",
+                    ),
+                    false => (
+                        Kind::Failed,
+                        "write them again, or `prepub abort` their paths",
+                    ),
+                };
+                Self::new(
+                    kind,
+                    "files could not be compressed and stored, so they cannot be published",
+                )
+                .paths(files.iter().map(|f| format!("{}: {}", f.path, f.reason)))
+                .hint(hint)
+            }
             FreezeError::Doubtful(files) => Self::new(
                 Kind::Damaged,
                 "files may have lost bytes when the machine stopped, and are not published like that",
@@ -276,6 +289,10 @@ impl From<CommitError> for Failure {
                 .hint("split large directories with .cvmfscatalog or .cvmfsdirtab, or raise the limits in server.conf"),
             CommitError::TagName(_) => Self {
                 kind: Kind::Usage,
+                ..plain(&error)
+            },
+            CommitError::Objects(ObjectsError::NoRoom { .. }) => Self {
+                kind: Kind::NoSpace,
                 ..plain(&error)
             },
             CommitError::WrongRepository { .. }

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod dice;
 pub mod golden;
+pub mod small;
 pub mod trees;
 
 use std::ffi::OsStr;

@@ -23,6 +23,7 @@ use super::Kernel;
 use super::answers::{
     GENERATION, TTL, answer, answer_attr, answer_entry, answer_xattr, errno, ttl,
 };
+use super::patience::{WaitingBytes, may_wait, patient, put_off};
 use super::words::{
     caller, file_attr, file_type, handle, ino, nothing, open_flags, opened, perm, set_time,
 };
@@ -77,6 +78,7 @@ pub(super) struct Adapter {
     kernel: Arc<Kernel>,
     aside: Aside,
     cold: Arc<Cold>,
+    waiting: Arc<WaitingBytes>,
 }
 
 impl Adapter {
@@ -86,7 +88,29 @@ impl Adapter {
             kernel,
             aside: Aside::default(),
             cold: Arc::default(),
+            waiting: Arc::default(),
         }
+    }
+
+    /// Does something that takes room, now if there is any; if some may come, again in a while.
+    fn roomy<T: 'static>(
+        &self,
+        attempt: impl FnMut(&Fs) -> Result<T, FsError> + Send + 'static,
+        answer: impl FnOnce(Result<T, FsError>) + Send + 'static,
+    ) {
+        let work = patient(&self.fs, attempt, answer);
+        if let Some(later) = work() {
+            self.aside.run_later(later);
+        }
+    }
+
+    /// The same, for what may take its time even where there is room.
+    fn roomy_aside<T: 'static>(
+        &self,
+        attempt: impl FnMut(&Fs) -> Result<T, FsError> + Send + 'static,
+        answer: impl FnOnce(Result<T, FsError>) + Send + 'static,
+    ) {
+        self.aside.run_steps(patient(&self.fs, attempt, answer));
     }
 }
 
@@ -174,10 +198,10 @@ impl Filesystem for Adapter {
         // cutting a published file to a length copies that much of it, and the journal may have to
         // take back that it vouched for the bytes
         if size.is_some() {
-            let fs = Arc::clone(&self.fs);
-            return self.aside.run(move || {
-                answer_attr("setattr", fs.setattr(&caller, number, &set), reply);
-            });
+            return self.roomy_aside(
+                move |fs| fs.setattr(&caller, number, &set),
+                move |done| answer_attr("setattr", done, reply),
+            );
         }
         let done = self.fs.setattr(&caller, number, &set);
         if let (Some(0), Some(emptied), true) = (size, set.handle, done.is_ok()) {
@@ -214,10 +238,11 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (caller, parent) = (caller(request, umask), ino(parent));
-        let made = self
-            .fs
-            .mknod(&caller, parent, name.as_bytes(), perm(mode), what);
-        answer_entry("mknod", made, reply);
+        let (name, perm) = (name.to_owned(), perm(mode));
+        self.roomy(
+            move |fs| fs.mknod(&caller, parent, name.as_bytes(), perm, what),
+            move |made| answer_entry("mknod", made, reply),
+        );
     }
 
     fn mkdir(
@@ -229,11 +254,12 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let caller = caller(request, umask);
-        let made = self
-            .fs
-            .mkdir(&caller, ino(parent), name.as_bytes(), perm(mode));
-        answer_entry("mkdir", made, reply);
+        let (caller, parent) = (caller(request, umask), ino(parent));
+        let (name, perm) = (name.to_owned(), perm(mode));
+        self.roomy(
+            move |fs| fs.mkdir(&caller, parent, name.as_bytes(), perm),
+            move |made| answer_entry("mkdir", made, reply),
+        );
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -258,11 +284,12 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let target = target.as_os_str().as_bytes();
-        let made = self
-            .fs
-            .symlink(&caller(request, 0), ino(parent), name.as_bytes(), target);
-        answer_entry("symlink", made, reply);
+        let (caller, parent) = (caller(request, 0), ino(parent));
+        let (name, target) = (name.to_owned(), target.as_os_str().to_owned());
+        self.roomy(
+            move |fs| fs.symlink(&caller, parent, name.as_bytes(), target.as_bytes()),
+            move |made| answer_entry("symlink", made, reply),
+        );
     }
 
     fn rename(
@@ -284,12 +311,15 @@ impl Filesystem for Adapter {
         } else {
             return reply.error(Errno::EINVAL);
         };
-        let from = (ino(parent), name.as_bytes());
-        let to = (ino(new_parent), new_name.as_bytes());
-        answer(
-            "rename",
-            self.fs.rename(&caller(request, 0), from, to, mode),
-            reply,
+        let caller = caller(request, 0);
+        let (parent, new_parent) = (ino(parent), ino(new_parent));
+        let (name, new_name) = (name.to_owned(), new_name.to_owned());
+        self.roomy(
+            move |fs| {
+                let from = (parent, name.as_bytes());
+                fs.rename(&caller, from, (new_parent, new_name.as_bytes()), mode)
+            },
+            move |done| answer("rename", done, reply),
         );
     }
 
@@ -302,10 +332,11 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let caller = caller(request, 0);
-        let made = self
-            .fs
-            .link(&caller, ino(number), ino(parent), name.as_bytes());
-        answer_entry("link", made, reply);
+        let (number, parent, name) = (ino(number), ino(parent), name.to_owned());
+        self.roomy(
+            move |fs| fs.link(&caller, number, parent, name.as_bytes()),
+            move |made| answer_entry("link", made, reply),
+        );
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: RawOpenFlags, reply: ReplyOpen) {
@@ -339,16 +370,17 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (caller, flags) = (caller(request, umask), open_flags(flags));
-        match self
-            .fs
-            .create(&caller, ino(parent), name.as_bytes(), perm(mode), flags)
-        {
-            Ok((attr, made)) => {
-                let fh = FileHandle(made.0);
-                reply.created(&TTL, &file_attr(&attr), GENERATION, fh, opened(flags));
-            }
-            Err(error) => reply.error(errno("create", &error)),
-        }
+        let (parent, name, perm) = (ino(parent), name.to_owned(), perm(mode));
+        self.roomy(
+            move |fs| fs.create(&caller, parent, name.as_bytes(), perm, flags),
+            move |made| match made {
+                Ok((attr, made)) => {
+                    let fh = FileHandle(made.0);
+                    reply.created(&TTL, &file_attr(&attr), GENERATION, fh, opened(flags));
+                }
+                Err(error) => reply.error(errno("create", &error)),
+            },
+        );
     }
 
     fn read(
@@ -396,16 +428,26 @@ impl Filesystem for Adapter {
             Err(error) => reply.error(errno("write", &error)),
         };
         if self.cold.contains(file) {
-            let (fs, cold, data) = (Arc::clone(&self.fs), Arc::clone(&self.cold), data.to_vec());
-            return self.aside.run(move || {
-                let written = fs.write(&caller, file, offset, &data);
-                if written.is_ok() {
-                    cold.remove(file);
-                }
-                answer(written, reply);
-            });
+            let (cold, data) = (Arc::clone(&self.cold), data.to_vec());
+            return self.roomy_aside(
+                move |fs| fs.write(&caller, file, offset, &data),
+                move |written| {
+                    if written.is_ok() {
+                        cold.remove(file);
+                    }
+                    answer(written, reply);
+                },
+            );
         }
-        answer(self.fs.write(&caller, file, offset, data), reply);
+        let written = self.fs.write(&caller, file, offset, data);
+        if may_wait(&self.fs, &written)
+            && let Some(data) = self.waiting.keep(data)
+        {
+            let again = move |fs: &Fs| fs.write(&caller, file, offset, &data);
+            let work = patient(&self.fs, again, move |written| answer(written, reply));
+            return self.aside.run_later(put_off(work));
+        }
+        answer(written, reply);
     }
 
     fn flush(&self, _: &Request, _: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -546,11 +588,12 @@ impl Filesystem for Adapter {
             libc::XATTR_REPLACE => XattrMode::Replace,
             _ => return reply.error(Errno::EINVAL),
         };
-        let caller = caller(request, 0);
-        let done = self
-            .fs
-            .setxattr(&caller, ino(number), name.as_bytes(), value, mode);
-        answer("setxattr", done, reply);
+        let (caller, number) = (caller(request, 0), ino(number));
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.roomy(
+            move |fs| fs.setxattr(&caller, number, name.as_bytes(), &value, mode),
+            move |done| answer("setxattr", done, reply),
+        );
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -620,14 +663,11 @@ impl Filesystem for Adapter {
             ZERO_KEEP => Fallocate::ZeroRange { keep_size: true },
             _ => return reply.error(Errno::EOPNOTSUPP),
         };
-        let (fs, caller, file) = (Arc::clone(&self.fs), caller(request, 0), handle(fh));
-        self.aside.run(move || {
-            answer(
-                "fallocate",
-                fs.fallocate(&caller, file, offset, length, how),
-                reply,
-            );
-        });
+        let (caller, file) = (caller(request, 0), handle(fh));
+        self.roomy_aside(
+            move |fs| fs.fallocate(&caller, file, offset, length, how),
+            move |done| answer("fallocate", done, reply),
+        );
     }
 
     fn lseek(
@@ -666,15 +706,16 @@ impl Filesystem for Adapter {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let (fs, caller) = (Arc::clone(&self.fs), caller(request, 0));
+        let caller = caller(request, 0);
         let (from, to) = ((handle(from), from_offset), (handle(to), to_offset));
-        self.aside.run(move || {
-            match fs.copy_file_range(&caller, from, to, length.min(COPY_BYTES_MAX)) {
+        self.roomy_aside(
+            move |fs| fs.copy_file_range(&caller, from, to, length.min(COPY_BYTES_MAX)),
+            move |copied| match copied {
                 // not more than was asked for
                 Ok(copied) => reply.written(copied as u32),
                 Err(error) => reply.error(errno("copy_file_range", &error)),
-            }
-        });
+            },
+        );
     }
 }
 

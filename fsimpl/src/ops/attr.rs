@@ -100,7 +100,7 @@ impl Stage {
         };
         if let Some(quota) = self.quota_bytes {
             let block = u64::from(block_size);
-            let left = quota.saturating_sub(self.staged_bytes()) / block;
+            let left = quota.saturating_sub(self.usage.staged()) / block;
             answer.blocks = answer.blocks.min(quota / block);
             answer.free = answer.free.min(left);
             answer.available = answer.available.min(left);

@@ -57,13 +57,23 @@ impl Stage {
         }
         let target = self.writable(&open.inode, u64::MAX)?;
         let file = target.file()?;
-        rustix::fs::fallocate(file, flags, offset, length).map_err(|errno| match errno {
-            Errno::OPNOTSUPP => FsError::NotSupported("by the state directory's filesystem"),
-            errno => self.backing.failed(target.number(), errno.into()),
-        })?;
+        let done = rustix::fs::fallocate(file, flags, offset, length);
         let mut state = open.inode.state.lock();
-        self.wrote(&mut state, if grows { end } else { 0 });
-        Ok(())
+        match done {
+            Ok(()) => {
+                self.wrote(&mut state, if grows { end } else { 0 });
+                Ok(())
+            }
+            Err(Errno::OPNOTSUPP) => {
+                Err(FsError::NotSupported("by the state directory's filesystem"))
+            }
+            Err(errno) => {
+                // some grow the file as far as there was room
+                let grown = file.metadata().map_or(0, |of| of.len());
+                self.wrote(&mut state, grown);
+                Err(self.backing.failed(target.number(), errno.into()))
+            }
+        }
     }
 
     pub(crate) fn lseek(&self, handle: Handle, offset: u64, what: Seek) -> Result<u64> {
@@ -157,11 +167,16 @@ impl Stage {
             _ => None,
         };
         self.give_snapshot_a_copy(ino, number)?;
+        let staged = matches!(data, Data::Staged { .. });
         self.change(|txn| set_content(txn, ino, data, size))?;
+        if staged {
+            // it was empty, whatever it was
+            self.usage.came((0, size));
+        }
         self.feed.cancel(ino);
         let emptied = std::mem::replace(&mut *bytes, Bytes::Objects(content));
         if let Bytes::Backing { number, .. } = emptied {
-            self.drop_backing(number, 0);
+            self.feed.remove_later(number);
         }
         let mut state = to.inode.state.lock();
         state.dirty = false;
@@ -222,14 +237,17 @@ impl Stage {
                 break;
             }
             let target = self.writable(to, u64::MAX)?;
-            std::os::unix::fs::FileExt::write_all_at(
-                target.file()?,
-                &buffer[..got],
-                to_offset + done,
-            )
-            .map_err(|error| self.backing.failed(target.number(), error))?;
-            done += got as u64;
-            self.wrote(&mut to.state.lock(), to_offset + done);
+            match self.put(&target, &buffer[..got], to_offset + done) {
+                Ok(put) => {
+                    done += put as u64;
+                    self.wrote(&mut to.state.lock(), to_offset + done);
+                    if put < got {
+                        break;
+                    }
+                }
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
         }
         Ok(done)
     }

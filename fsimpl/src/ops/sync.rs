@@ -26,9 +26,10 @@ impl Stage {
             .node(open.inode.ino)
             .and_then(|node| node.run.seal_error.clone());
         match failed {
-            Some(reason) => Err(FsError::Backing {
+            Some(fault) if fault.no_space => Err(FsError::NoSpace),
+            Some(fault) => Err(FsError::Backing {
                 path: self.dir.join("objects"),
-                source: std::io::Error::other(reason.into_string()),
+                source: std::io::Error::other(fault.reason),
             }),
             None => Ok(()),
         }

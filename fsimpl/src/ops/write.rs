@@ -5,6 +5,7 @@
 //! writes tell nobody. A file that a snapshot still needs unsealed gives the snapshot a copy first.
 
 use std::fs::File as RawFile;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::require_changeable;
 use crate::error::{FsError, Result};
 use crate::handle::{Bytes, OpenInode, OpenState};
 use crate::stage::Stage;
-use crate::tree::{Data, Raw, Txn};
+use crate::tree::{Data, File, Raw, Txn};
 use crate::types::{Caller, Handle, Ino};
 
 /// Largest file: what `off_t` can say.
@@ -73,26 +74,44 @@ impl Stage {
             // appenders must not share an offset
             let mut state = inode.state.lock();
             let end = state.size;
-            self.put(&target, data, end)?;
-            self.wrote(&mut state, end + length);
+            let done = self.put(&target, data, end)?;
+            self.wrote(&mut state, end + done as u64);
+            Ok(done)
         } else {
-            self.put(&target, data, offset)?;
-            self.wrote(&mut inode.state.lock(), offset + length);
+            let done = self.put(&target, data, offset)?;
+            self.wrote(&mut inode.state.lock(), offset + done as u64);
+            Ok(done)
         }
-        Ok(data.len())
     }
 
-    fn put(&self, target: &Writable<'_>, data: &[u8], offset: u64) -> Result<()> {
-        target
-            .file()?
-            .write_all_at(data, offset)
-            .map_err(|error| self.backing.failed(target.number(), error))
+    /// Writes as much as can be; less than all of it where the disk is full in the middle.
+    pub(crate) fn put(&self, target: &Writable<'_>, data: &[u8], offset: u64) -> Result<usize> {
+        let file = target.file()?;
+        let mut done = 0;
+        while done < data.len() {
+            match file.write_at(&data[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::StorageFull {
+                        self.space.was_full();
+                    }
+                    if done == 0 {
+                        return Err(self.backing.failed(target.number(), error));
+                    }
+                    // what is in the file is what its size must say
+                    break;
+                }
+            }
+        }
+        Ok(done)
     }
 
     /// The file was changed up to `end`.
     pub(crate) fn wrote(&self, state: &mut OpenState, end: u64) {
         if end > state.size {
-            self.count_staged(end - state.size);
+            self.usage.resized(state.size, end);
             state.size = end;
         }
         self.touched(state);
@@ -108,13 +127,17 @@ impl Stage {
     /// Space for `bytes` more.
     pub(crate) fn claim(&self, bytes: u64) -> Result<()> {
         if let Some(quota) = self.quota_bytes
-            && self.staged_bytes().saturating_add(bytes) > quota
+            && self.usage.staged().saturating_add(bytes) > quota
         {
             return Err(FsError::Quota);
         }
-        self.backing.claim(bytes).inspect_err(|_| {
-            self.feed.remove_now();
-        })
+        self.claim_room(bytes)
+    }
+
+    /// Space for `bytes` of a file that is staged already.
+    pub(crate) fn claim_room(&self, bytes: u64) -> Result<()> {
+        let room = self.space.claim(bytes);
+        room.inspect_err(|_| self.feed.remove_now())
     }
 
     /// A write by an ordinary user takes the set-ID bits. The kernel sees to later writes.
@@ -155,12 +178,15 @@ impl Stage {
 
     fn make_writable(&self, inode: &OpenInode, bytes: &mut Bytes, keep: u64) -> Result<()> {
         let ino = inode.ino;
-        let owned = {
+        let staged = {
             let tree = self.tree.read();
             require_changeable(&tree, ino)?;
             let file = tree.node(ino).and_then(|node| node.rec.file());
-            file.and_then(|file| file.data.backing())
+            file.and_then(File::staged)
         };
+        let owned = staged
+            .map(|(number, _)| number)
+            .filter(|number| *number != 0);
         self.give_snapshot_a_copy(ino, owned)?;
         let (number, file) = match &*bytes {
             Bytes::Backing { number, file } if owned == Some(*number) => {
@@ -171,7 +197,12 @@ impl Stage {
                 (*number, file)
             }
             other => {
-                let (number, file) = self.copy_up(other, inode.size().min(keep))?;
+                let length = inode.size().min(keep);
+                match staged {
+                    Some(_) => self.claim_room(length)?,
+                    None => self.claim(length)?,
+                }
+                let (number, file) = self.copy_up(other, length)?;
                 (number, Arc::new(file))
             }
         };
@@ -196,23 +227,31 @@ impl Stage {
         if !fresh && inode.state.lock().is_told() {
             return Ok(());
         }
-        let (size, vouched) = self.change(|txn| mark_dirty(txn, inode.ino, number, keep))?;
+        let was = self.change(|txn| mark_dirty(txn, inode.ino, number, keep))?;
         self.feed.cancel(inode.ino);
-        if vouched && !fresh {
+        let vouched = {
+            let mut state = inode.state.lock();
+            if !state.dirty {
+                state.dirty = true;
+                state.size = was.size.min(keep);
+                self.usage.came((number, state.size));
+                if let Some(before) = was.staged {
+                    self.usage.went(before);
+                }
+            }
+            state.mtime_set = false;
+            let vouched = !fresh && (state.syncs.vouched || was.vouched);
+            state.syncs.taken_back();
+            state.syncs.vouched = vouched;
+            state.syncs.named &= !fresh;
+            self.touched(&mut state);
+            state.syncs.vouched
+        };
+        if vouched {
+            // should that fail, the next change has to do it
             self.sync_journal()?;
+            inode.state.lock().syncs.vouched = false;
         }
-        if fresh {
-            self.count_staged(size.min(keep));
-        }
-        let mut state = inode.state.lock();
-        if !state.dirty {
-            state.dirty = true;
-            state.size = size.min(keep);
-        }
-        state.mtime_set = false;
-        state.syncs.taken_back();
-        state.syncs.named &= !fresh;
-        self.touched(&mut state);
         Ok(())
     }
 
@@ -223,7 +262,6 @@ impl Stage {
                 file: Some(file), ..
             } => self.backing.copy(file, length),
             _ => {
-                self.claim(length)?;
                 let number = self.backing.fresh();
                 let to = self.backing.create(number)?;
                 match self.copy_content(from, &to, number, length) {
@@ -294,7 +332,7 @@ impl Stage {
             .map_err(|error| self.backing.failed(target.number(), error))?;
         {
             let mut state = inode.state.lock();
-            self.recount_staged(state.size, size);
+            self.usage.resized(state.size, size);
             state.size = size;
             self.touched(&mut state);
         }
@@ -322,16 +360,29 @@ impl Stage {
     }
 }
 
-/// Points an inode to its backing file. Returns the size it had, and whether its bytes were vouched
-/// for.
-fn mark_dirty(txn: &mut Txn<'_>, ino: Ino, number: u64, keep: u64) -> Result<(u64, bool)> {
+/// A file before it was changed.
+struct Before {
+    size: u64,
+    /// What of it was staged.
+    staged: Option<(u64, u64)>,
+    /// Its bytes were vouched for.
+    vouched: bool,
+}
+
+/// Points an inode to its backing file.
+fn mark_dirty(txn: &mut Txn<'_>, ino: Ino, number: u64, keep: u64) -> Result<Before> {
     txn.stage(ino)?;
     let rec = txn.record(ino)?;
     let mtime = rec.mtime;
     let Some(file) = rec.file_mut() else {
         return Err(FsError::Invalid("not a regular file"));
     };
-    let (size, was) = (file.size, file.raw);
+    let before = Before {
+        size: file.size,
+        staged: file.staged(),
+        vouched: file.raw == Raw::Synced,
+    };
+    let was_doubtful = file.raw.is_doubtful();
     file.former = file.to_revert_to(mtime);
     file.data = Data::Staged {
         backing: number,
@@ -339,11 +390,12 @@ fn mark_dirty(txn: &mut Txn<'_>, ino: Ino, number: u64, keep: u64) -> Result<(u6
     };
     file.mtime_of_backing = true;
     // only bytes that are all gone are in doubt no more
-    let still = was.is_doubtful() && keep > 0;
+    let still = was_doubtful && keep > 0;
     file.raw = if still { Raw::Doubtful } else { Raw::Unsynced };
     if let Some(node) = txn.tree.nodes.get_mut(&ino) {
         node.run.generation = node.run.generation.wrapping_add(1);
         node.run.seal_error = None;
+        node.run.keep_raw = false;
     }
-    Ok((size, was == Raw::Synced))
+    Ok(before)
 }

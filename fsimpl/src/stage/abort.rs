@@ -10,7 +10,7 @@ use formats::{Name, RepoPath};
 use super::retire::Vanished;
 use super::{AbortError, Stage};
 use crate::error::Result;
-use crate::tree::{Dentry, Dir, Origin, Record, Serial, Tree, Txn, Under, group_of, type_of};
+use crate::tree::{Dentry, Dir, File, Origin, Record, Serial, Tree, Txn, Under, group_of, type_of};
 use crate::types::{FileType, Ino};
 
 /// What an abort did.
@@ -30,8 +30,8 @@ struct Dropped {
     home: Vec<Ino>,
     /// Those of them that are not staged any more; what is in a directory comes before it.
     restored: Vec<Vanished>,
-    /// Backing files, and their sizes, of inodes that are at home again.
-    backings: Vec<(u64, u64)>,
+    /// Backing files (0 for none), and sizes, of inodes that are at home again.
+    unstaged: Vec<(u64, u64)>,
 }
 
 impl Stage {
@@ -76,8 +76,8 @@ impl Stage {
             }
             dropped
         };
-        for (number, size) in dropped.backings {
-            self.drop_backing(number, size);
+        for file in dropped.unstaged {
+            self.unstage(file);
         }
         for (parent, name) in &dropped.names {
             self.notices.entry(*parent, name);
@@ -211,9 +211,7 @@ impl Txn<'_> {
             return Ok(false);
         }
         let file = node.rec.file();
-        dropped
-            .backings
-            .extend(file.and_then(|file| Some((file.data.backing()?, file.size))));
+        dropped.unstaged.extend(file.and_then(File::staged));
         let lent = node.rec.dir().map(|dir| dir.ino_path.clone());
         let (lent, serial) = (lent.unwrap_or_default(), node.rec.serial);
         let published = Record::from_entry(&row.entry, lent, self.tree.tick, serial);

@@ -24,6 +24,9 @@ const MAX_UNDER_WAY: usize = 512;
 const SLOW_DOWN_AT: usize = 50_000;
 /// How long a file that could not be sealed rests before it is tried again.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// A file that is due within this is about to be sealed: longer than files rest, shorter than those
+/// that failed.
+const SOON: Duration = Duration::from_secs(1);
 /// Backing files removed in one go; each go syncs the journal first.
 const REMOVALS_AT_ONCE: usize = 4096;
 /// How long a backing file that nobody needs may stay, so that one sync does for many.
@@ -293,6 +296,21 @@ impl Feed {
     pub(super) fn is_busy(&self) -> bool {
         let state = self.shared.state.lock();
         !(state.waiting.is_empty() && state.urgent.is_empty() && state.under_way.is_empty())
+    }
+
+    /// True if files are being sealed or removed, or will be in a moment.
+    pub(super) fn is_working(&self) -> bool {
+        let state = self.shared.state.lock();
+        let soon = Instant::now() + SOON;
+        let due = state.waiting.first_key_value();
+        !(state.urgent.is_empty() && state.under_way.is_empty() && state.removals.is_empty())
+            || state.sweep
+            || due.is_some_and(|((due, _), _)| *due <= soon)
+    }
+
+    /// True from the moment the stage is being closed.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.shared.state.lock().stopped
     }
 
     /// True if files are in the sealer, or about to be.

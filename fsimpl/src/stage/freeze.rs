@@ -257,9 +257,9 @@ impl Stage {
             .all
             .values()
             .filter_map(|pin| {
-                let reason = pin.outcome.as_ref()?.as_ref().err()?.clone();
+                let fault = pin.outcome.as_ref()?.as_ref().err()?;
                 let path = tree.view_path(pin.ino).unwrap_or_default();
-                Some(SealFailure { path, reason })
+                Some(SealFailure::new(path, fault))
             })
             .collect();
         if failures.is_empty() {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use formats::Hash;
@@ -12,7 +11,7 @@ use store::{ContentCache, DirStore, Durability, ObjectStore};
 
 use super::feed::Feed;
 use super::{
-    FrozenMark, KnownContent, Notices, Pins, Progress, Seals, Stage, StageConfig, StageError,
+    FrozenMark, KnownContent, Notices, Pins, Progress, Seals, Stage, StageConfig, StageError, Usage,
 };
 use crate::backing::Backing;
 use crate::error::FsError;
@@ -39,7 +38,7 @@ impl Stage {
             source,
         };
         fs::create_dir_all(&dir).map_err(|e| io(&dir, e))?;
-        let journal = Journal::open(&dir.join("journal")).map_err(FsError::from)?;
+        let journal = Journal::open(&dir.join("journal"), &config.space).map_err(FsError::from)?;
         // what is read now must not be older after a power loss: files are removed by it
         journal.sync().map_err(FsError::from)?;
         require_same_repository(&journal, &dir, &config.name)?;
@@ -61,7 +60,6 @@ impl Stage {
         tree.drop_needless_whiteouts(&journal)?;
         let seals = Seals::restore(&tree, &journal)?;
         let notices = Notices::start(&config.name).map_err(|e| io(&dir, e))?;
-        let staged_bytes = AtomicU64::new(tree.bytes_in_backing_files());
         let stage = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             name: config.name,
@@ -83,14 +81,21 @@ impl Stage {
             seals,
             pins: Pins::default(),
             notices,
-            staged_bytes,
+            space: config.space,
+            backing_max_bytes: config.backing_max_bytes,
+            usage: Usage::default(),
+            keeps_raw_until: Mutex::default(),
             freezing: Mutex::new(()),
             held_params: Mutex::new(None),
         });
         stage.write_meta()?;
         stage.recover(&config.boot_id, progress)?;
+        let files = stage.tree.read();
+        files.staged_files().for_each(|file| stage.usage.came(file));
+        drop(files);
         stage.queue_unsealed();
         stage.feed.start(&stage).map_err(|e| io(&stage.dir, e))?;
+        stage.offer_room();
         Ok(stage)
     }
 
@@ -148,8 +153,15 @@ impl Stage {
     }
 
     fn write_meta(&self) -> Result<(), StageError> {
+        let tree = self.tree.read();
+        let known: Option<Vec<(RevId, Hash)>> = self.journal.meta(ROOTS).map_err(FsError::from)?;
+        let head: Option<RevId> = self.journal.meta(HEAD).map_err(FsError::from)?;
+        if known == Some(tree.revisions.roots()) && head == Some(tree.revisions.head) {
+            // a stage can be opened on a full disk, too
+            return Ok(());
+        }
         let mut batch = Batch::default();
-        Self::meta_batch(&self.tree.read(), &mut batch);
+        Self::meta_batch(&tree, &mut batch);
         batch.put(meta_key(REPOSITORY), &self.name);
         self.journal.commit(batch).map_err(FsError::from)?;
         Ok(())
@@ -243,11 +255,8 @@ fn load_mark(tree: &mut Tree, journal: &Journal) -> Result<(), StageError> {
 }
 
 impl Tree {
-    fn bytes_in_backing_files(&self) -> u64 {
+    fn staged_files(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let files = self.nodes.values().filter_map(|node| node.rec.file());
-        files
-            .filter(|file| file.data.backing().is_some())
-            .map(|file| file.size)
-            .sum()
+        files.filter_map(crate::tree::File::staged)
     }
 }

@@ -79,12 +79,10 @@ impl Stage {
         );
         for file in &stale {
             progress.unsealed(left.0, left.1);
-            match file.raw {
-                Some(_) => self.unseal(file, None)?,
-                None => {
-                    let number = self.restore_raw_bytes(file)?;
-                    self.unseal(file, Some(number))?;
-                }
+            let has_raw = file.raw.is_some() && self.unseal(file, None)?;
+            if !has_raw {
+                let number = self.restore_raw_bytes(file)?;
+                self.unseal(file, Some(number))?;
             }
             left = (left.0 - 1, left.1 - file.size);
         }
@@ -93,7 +91,7 @@ impl Stage {
 
     /// A backing file with the bytes of a sealed file, synced.
     fn restore_raw_bytes(&self, file: &Stale) -> Result<u64, FsError> {
-        self.claim(file.size)?;
+        self.claim_room(file.size)?;
         let number = self.backing.fresh();
         let regular = Regular {
             size: file.size,
@@ -130,8 +128,9 @@ impl Stage {
     }
 
     /// Records that a file is not sealed any more, unless it changed meanwhile. `restored` is a
-    /// backing file that was made for it.
-    fn unseal(&self, stale: &Stale, restored: Option<u64>) -> Result<(), FsError> {
+    /// backing file that was made for it. False if it would be left without any bytes: its raw ones
+    /// were dropped meanwhile.
+    fn unseal(&self, stale: &Stale, restored: Option<u64>) -> Result<bool, FsError> {
         let mut tree = self.tree.write();
         let node = tree.nodes.get_mut(&stale.ino);
         let as_it_was = node.filter(|node| {
@@ -145,11 +144,14 @@ impl Stage {
             if let Some(number) = restored {
                 self.backing.remove(number);
             }
-            return Ok(());
+            return Ok(true);
         };
         let before = node.rec.clone();
         if let Some(file) = node.rec.file_mut() {
             let backing = restored.or(file.data.backing()).unwrap_or(0);
+            if backing == 0 && file.size > 0 {
+                return Ok(false);
+            }
             file.data = Data::Staged {
                 backing,
                 sealed: None,
@@ -168,11 +170,12 @@ impl Stage {
             self.journal.undo(undo);
             return Err(error.into());
         }
-        if restored.is_some() {
-            self.count_staged(stale.size);
+        if let Some(number) = restored {
+            self.usage.came((number, stale.size));
+            self.usage.went((0, stale.size));
         }
         self.feed.queue(stale.ino, stale.generation, Instant::now());
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -12,7 +12,7 @@ use super::Stage;
 use super::sealing::empty_pin;
 use crate::error::Result;
 use crate::seal::{CancelToken, Generation, SealError, SealJob, SealParams, Sealed, Source};
-use crate::tree::SealedData;
+use crate::tree::{SealFault, SealedData};
 use crate::types::Ino;
 
 /// What a snapshot waits for.
@@ -21,7 +21,7 @@ pub(super) struct Pin {
     /// Of the bytes that the snapshot has; later ones are not its.
     generation: u32,
     pub(super) size: u64,
-    pub(super) outcome: Option<Result<SealedData, String>>,
+    pub(super) outcome: Option<Result<SealedData, SealFault>>,
     copy: Option<u64>,
     cancel: CancelToken,
 }
@@ -60,7 +60,7 @@ impl Pins {
         &self,
         number: u64,
         generation: Option<u32>,
-        outcome: impl FnOnce() -> Result<SealedData, String>,
+        outcome: impl FnOnce() -> Result<SealedData, SealFault>,
     ) {
         let pins = &mut *self.0.lock();
         if let Some(pin) = pins.all.get_mut(&number)
@@ -178,7 +178,7 @@ fn copy_done(
     stage.backing.remove(copy);
     stage.pins.settle(number, None, || {
         let data = result.map(|sealed| stage.seals.data(&sealed, params));
-        data.map_err(|error| error.to_string())
+        data.map_err(|error| super::sealing::fault(&error))
     });
     stage.feed.count_copies(-1);
 }

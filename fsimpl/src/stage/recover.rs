@@ -235,9 +235,9 @@ impl Stage {
             };
             match sealed {
                 None if *backing != 0 && (file.raw == Raw::Unsynced || file.former.is_some()) => {
-                    let (number, size) = (*backing, file.size);
+                    let number = *backing;
                     if revert(file, &mut rec.mtime, unsound) {
-                        gone.push((number, size));
+                        gone.push(number);
                     } else {
                         file.raw = Raw::Doubtful;
                     }
@@ -245,7 +245,7 @@ impl Stage {
                 None => continue,
                 Some(sealed) if sealed.content.objects().all(|o| !unsound.contains(&o)) => {
                     if *backing != 0 && file.raw != Raw::Synced {
-                        gone.push((std::mem::take(backing), file.size));
+                        gone.push(std::mem::take(backing));
                     }
                     // what it was before is of no more use
                     file.former = None;
@@ -266,8 +266,8 @@ impl Stage {
             batch.put(inode_key(ino.0), &node.rec);
         }
         self.journal.commit(batch)?;
-        for (number, size) in gone {
-            self.drop_backing(number, size);
+        for number in gone {
+            self.feed.remove_later(number);
         }
         Ok(compared)
     }
@@ -326,9 +326,9 @@ impl Stage {
         };
         let rec = &mut node.rec;
         if let Body::File(file) = &mut rec.body {
-            let (number, size) = (file.data.backing().unwrap_or(0), file.size);
+            let number = file.data.backing().unwrap_or(0);
             let left = self.backing.stat(number)?.map_or(0, |m| m.len());
-            if file.raw == Raw::Synced && left == size {
+            if file.raw == Raw::Synced && left == file.size {
                 file.data = Data::Staged {
                     backing: number,
                     sealed: None,
@@ -340,12 +340,11 @@ impl Stage {
                 && self.is_in_storage(&sealed.content, unsound)
             {
                 *backing = 0;
-                self.drop_backing(number, size);
+                self.feed.remove_later(number);
             } else if revert(file, &mut rec.mtime, unsound) {
-                self.drop_backing(number, size);
+                self.feed.remove_later(number);
             } else if let Data::Staged { sealed, .. } = &mut file.data {
                 *sealed = None;
-                self.recount_staged(size, left);
                 (file.size, file.raw) = (left, Raw::Doubtful);
             }
         }

@@ -46,9 +46,9 @@ impl Stage {
             let done = retire(txn, &mark, (head, alone))?;
             tree.frozen = None;
             self.settle_vanished(&mut tree, done.gone);
-            for (number, size) in done.backings {
-                self.drop_backing(number, size);
-            }
+            done.unstaged
+                .into_iter()
+                .for_each(|file| self.unstage(file));
             tree.prune_revisions();
             tree.forget_links();
             self.known.published(&done.objects);
@@ -108,8 +108,8 @@ struct Retiring<'m> {
 #[derive(Default)]
 struct Retired {
     gone: Vec<Vanished>,
-    /// Backing files, and their sizes, of inodes that stay.
-    backings: Vec<(u64, u64)>,
+    /// Backing files, and sizes, of inodes that stay and are published now.
+    unstaged: Vec<(u64, u64)>,
     /// Objects that are published now.
     objects: HashSet<ObjectName>,
 }
@@ -269,10 +269,7 @@ impl Retiring<'_> {
         let entries = node.entries.as_ref();
         let kept_entries = entries.is_some_and(|entries| !entries.is_empty());
         let inherits = dir.is_none_or(|dir| dir.origin == Origin::Inherit);
-        let backing = node
-            .rec
-            .file()
-            .and_then(|file| Some((file.data.backing()?, file.size)));
+        let staged = node.rec.file().and_then(crate::tree::File::staged);
         if unchanged
             && let Some(Data::Staged {
                 sealed: Some(sealed),
@@ -298,7 +295,7 @@ impl Retiring<'_> {
                 file.size = size;
                 file.raw = Raw::Unsynced;
                 file.former = None;
-                self.done.backings.extend(backing);
+                self.done.unstaged.extend(staged);
             }
         }
         let clean = unchanged && !kept_entries;

@@ -13,7 +13,7 @@ use super::feed::RETRY_AFTER;
 use crate::error::FsError;
 use crate::journal::{Batch, Journal, inode_key, meta_key};
 use crate::seal::{CancelToken, Generation, Known, SealError, SealJob, SealParams, Sealed, Source};
-use crate::tree::{Body, Data, Node, SealedData, Tree};
+use crate::tree::{Body, Data, Node, SealFault, SealedData, Tree};
 use crate::types::Ino;
 
 /// How many sealed files' objects survive a power loss.
@@ -25,6 +25,18 @@ impl Stage {
         let now = Instant::now();
         for (ino, node) in &tree.nodes {
             if node.rec.awaits_sealing() && !node.names.is_empty() {
+                self.feed.queue(*ino, node.run.generation, now);
+            }
+        }
+    }
+
+    /// There was no room for the objects of some files, and now there is.
+    pub(super) fn queue_what_found_no_room(&self) {
+        let tree = self.tree.read();
+        let now = Instant::now();
+        for (ino, node) in &tree.nodes {
+            let full = node.run.seal_error.as_ref().is_some_and(|f| f.no_space);
+            if full && node.rec.awaits_sealing() {
                 self.feed.queue(*ino, node.run.generation, now);
             }
         }
@@ -154,6 +166,7 @@ impl Stage {
                         .queue(ino, generation, Instant::now() + RETRY_AFTER);
                 } else {
                     self.pins.settle(pin, Some(generation), || Ok(data));
+                    self.tell_droppable();
                 }
             }
             Err(SealError::ShutDown) => {}
@@ -163,9 +176,12 @@ impl Stage {
             }
             Err(error) => {
                 tracing::warn!(ino = ino.0, %error, "a file could not be sealed");
-                let reason = with_sources(&error);
-                node.run.seal_error = Some(reason.as_str().into());
-                self.pins.settle(pin, Some(generation), || Err(reason));
+                let fault = fault(&error);
+                if fault.no_space {
+                    self.space.was_full();
+                }
+                node.run.seal_error = Some(Box::new(fault.clone()));
+                self.pins.settle(pin, Some(generation), || Err(fault));
                 self.feed
                     .queue(ino, generation, Instant::now() + RETRY_AFTER);
             }
@@ -192,6 +208,8 @@ impl Stage {
             return Err(error.into());
         }
         node.run.seal_error = None;
+        // it may have other objects now
+        node.run.keep_raw = false;
         Ok(())
     }
 
@@ -382,13 +400,17 @@ impl Seals {
     }
 }
 
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
+/// An error with all that it stems from.
+pub(super) fn fault(error: &SealError) -> SealFault {
+    let mut reason = error.to_string();
+    let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        reason.push_str(": ");
+        reason.push_str(&error.to_string());
         source = error.source();
     }
-    text
+    SealFault {
+        reason,
+        no_space: error.is_out_of_space(),
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{OpenFile, Progress, SealFailure, Stage, StageSummary};
-use crate::tree::{Data, Origin, Tree, Under};
+use crate::tree::{Data, Origin, SealFault, Tree, Under};
 use crate::types::Ino;
 
 /// How often a waiter is told how far sealing is.
@@ -38,12 +38,11 @@ impl Stage {
                     summary.unsealed_bytes += size;
                 }
             }
-            let failed = node.run.seal_error.as_ref().map(ToString::to_string);
-            if let Some(reason) = failed.or_else(|| node.rec.doubt()) {
+            let doubt = || node.rec.doubt().map(SealFault::from);
+            if let Some(fault) = node.run.seal_error.as_deref().cloned().or_else(doubt) {
                 // whoever looks for one of its names finds it
                 for path in tree.paths_of(*ino) {
-                    let reason = reason.clone();
-                    summary.errors.push(SealFailure { path, reason });
+                    summary.errors.push(SealFailure::new(path, &fault));
                 }
             }
         }

@@ -191,8 +191,8 @@ impl<'a> Walk<'a> {
     ) {
         let link_group = if node.names.len() > 1 { dentry.ino } else { 0 };
         if let Some(reason) = node.rec.doubt() {
-            let path = path.clone();
-            self.doubtful.push(SealFailure { path, reason });
+            let failure = SealFailure::new(path.clone(), &reason.into());
+            self.doubtful.push(failure);
         }
         let (entry, unsealed) = match node.rec.entry(link_group) {
             Some(entry) => (entry, None),

@@ -125,6 +125,17 @@ pub(crate) struct SealedData {
     pub(crate) at: u64,
 }
 
+impl File {
+    /// The backing file (0 for none) and size of one that is staged; none for one whose content is
+    /// published already.
+    pub(crate) fn staged(&self) -> Option<(u64, u64)> {
+        match self.data {
+            Data::Staged { backing, .. } => Some((backing, self.size)),
+            Data::Published(_) => None,
+        }
+    }
+}
+
 impl Data {
     /// The stage's own objects that it refers to.
     pub(crate) fn sealed_objects(&self) -> impl Iterator<Item = ObjectName> {

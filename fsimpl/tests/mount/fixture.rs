@@ -10,7 +10,7 @@ use formats::chunk::ChunkSizes;
 use formats::manifest::SignedManifest;
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::session::{self, MountOptions, Session};
-use fsimpl::{Fs, Stage, StageConfig, StageParams, Time};
+use fsimpl::{Fs, Space, Stage, StageConfig, StageParams, Time};
 use rustix::mount::UnmountFlags;
 use store::{DirStore, Durability, ObjectStore, Repository};
 
@@ -84,6 +84,8 @@ pub fn open_stage(state: &Path) -> Arc<Stage> {
         writers: None,
         content_cache_bytes: 64 << 20,
         boot_id: "boot".to_owned(),
+        space: Space::open(state).unwrap(),
+        backing_max_bytes: None,
     };
     Stage::open(config, &()).unwrap()
 }

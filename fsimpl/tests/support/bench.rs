@@ -2,10 +2,12 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use formats::{ChangeSet, Hash, RepoPath};
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
+use fsimpl::space::{Free, Space};
 use fsimpl::{
     Attr, Caller, FileType, FreezeError, Frozen, Fs, Handle, Ino, OpenFiles, OpenFlags, Progress,
     RenameMode, Result, SetAttr, SetTime, Stage, StageConfig, StageParams, Time,
@@ -27,6 +29,9 @@ pub const NOBODY: Caller = Caller {
     umask: 0o022,
 };
 
+/// The disk that a bench is said to lie on: 64 MiB, so that its reserve is small.
+pub const DISK_BYTES: u64 = 64 << 20;
+
 /// See the module's head.
 pub struct Bench {
     pub published: Arc<Published>,
@@ -37,6 +42,10 @@ pub struct Bench {
     settle: Duration,
     pub hardlink_groups: bool,
     quota: Option<u64>,
+    pub backing_max: Option<u64>,
+    pub space: Arc<Space>,
+    /// What the filesystem is said to have left.
+    pub available: Arc<AtomicU64>,
     start: Hash,
     /// Names the start of the machine.
     pub boot: u64,
@@ -97,15 +106,26 @@ impl Bench {
         settle: Duration,
         hardlink_groups: bool,
     ) -> Self {
+        let available = Arc::new(AtomicU64::new(DISK_BYTES));
+        let told = Arc::clone(&available);
+        let probe = move |_: &std::path::Path| {
+            Ok(Free {
+                total: DISK_BYTES,
+                available: told.load(Ordering::SeqCst),
+            })
+        };
         let mut bench = Self {
             published,
             stage: None,
             fs: Fs::new(clock, (0, 0)),
             root: Ino(0),
+            space: Space::with_probe(dir.path(), Box::new(probe)).unwrap(),
             dir,
             settle,
             hardlink_groups,
             quota: None,
+            backing_max: None,
+            available,
             start,
             boot: 1,
             seal: Arc::default(),
@@ -145,6 +165,8 @@ impl Bench {
             writers: None,
             content_cache_bytes: 64 << 20,
             boot_id: self.boot.to_string(),
+            space: Arc::clone(&self.space),
+            backing_max_bytes: self.backing_max,
         };
         let stage = Stage::open(config, progress).unwrap();
         self.fs.add_repository(Arc::clone(&stage)).unwrap();

@@ -9,7 +9,8 @@ use commit::{NoProgress, OnConflict, Outcome, Publisher, RepoHome, Request, Stra
 use formats::RepoPath;
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::{
-    Caller, FreezeError, Fs, Ino, OpenFiles, Stage, StageConfig, StageParams, StageSummary, Time,
+    Caller, FreezeError, Fs, Ino, OpenFiles, Space, Stage, StageConfig, StageParams, StageSummary,
+    Time,
 };
 use tempfile::TempDir;
 
@@ -22,6 +23,8 @@ const NAME: &str = "test.example.org";
 const SETTLE: Duration = Duration::from_millis(3);
 /// The machine is not started anew here.
 const BOOT: &str = "boot";
+/// So small that raw bytes of sealed files are dropped now and then.
+const BACKING_MAX_BYTES: u64 = 256 << 10;
 const SEAL_WAIT: Duration = Duration::from_secs(60);
 
 /// See the module's head.
@@ -202,6 +205,8 @@ impl Running {
             writers: None,
             content_cache_bytes: 1 << 30,
             boot_id: BOOT.to_owned(),
+            space: Space::open(dir).unwrap(),
+            backing_max_bytes: Some(BACKING_MAX_BYTES),
         };
         let stage = Stage::open(config, &()).unwrap();
         assert_eq!(

@@ -6,7 +6,7 @@ use formats::Name;
 
 use crate::error::Result;
 use crate::stage::Stage;
-use crate::tree::{Dentry, LowerNode, Names, Node, Tree};
+use crate::tree::{Dentry, File, LowerNode, Names, Node, Tree};
 use crate::types::Ino;
 
 /// Inodes kept in the tree for their numbers or links alone; about 400 bytes each. Beyond it, a
@@ -19,19 +19,19 @@ pub(in crate::stage) struct Vanished {
     pub(in crate::stage) parent: Ino,
     pub(in crate::stage) name: Name,
     pub(in crate::stage) is_dir: bool,
-    pub(in crate::stage) backing: Option<(u64, u64)>,
+    /// Its backing file (0 for none) and size, if it is staged.
+    pub(in crate::stage) staged: Option<(u64, u64)>,
 }
 
 impl Vanished {
     /// An inode that goes on as the unstaged one of its place.
     pub(in crate::stage) fn new(ino: Ino, parent: Ino, name: Name, node: &Node) -> Self {
-        let file = node.rec.file();
         Self {
             ino,
             parent,
             name,
             is_dir: node.rec.dir().is_some(),
-            backing: file.and_then(|file| Some((file.data.backing()?, file.size))),
+            staged: node.rec.file().and_then(File::staged),
         }
     }
 }
@@ -45,8 +45,8 @@ impl Stage {
                 continue;
             };
             self.feed.cancel(gone.ino);
-            if let Some((number, size)) = gone.backing {
-                self.drop_backing(number, size);
+            if let Some(staged) = gone.staged {
+                self.unstage(staged);
             }
             let lookups = node.run.lookups.load(Ordering::Relaxed);
             if lookups > 0 || node.run.kids > 0 || self.open.is_open(gone.ino) {
