@@ -388,3 +388,110 @@ fn a_full_storage_refuses_the_commit_and_says_what_it_needs() {
     sandbox.kill();
     drop(small);
 }
+
+/// Adds lines to the repository's `server.conf`.
+fn configure(sandbox: &Sandbox, lines: &str) {
+    let conf = sandbox
+        .state()
+        .join("repositories")
+        .join(REPO)
+        .join("server.conf");
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(conf, format!("{text}\n{lines}")).unwrap();
+}
+
+#[test]
+fn limits_on_files_are_seen_at_the_write() {
+    let Some(sandbox) = Sandbox::mounted() else {
+        return;
+    };
+    configure(&sandbox, "CVMFS_FILE_MBYTE_LIMIT=2\n");
+    let path = sandbox.root().join("large");
+    let mut large = fs::File::create(&path).unwrap();
+    large.write_all(&noise(2 * MIB)).unwrap();
+    assert_eq!(said(&sandbox, "warnings"), "[]");
+    large.write_all(b"and more").unwrap();
+    drop(large);
+    let warnings = said(&sandbox, "warnings");
+    assert!(
+        warnings.contains("/large has 3 MiB; the limit is 2 MiB"),
+        "{warnings}"
+    );
+    assert_eq!(said(&sandbox, "errors"), "[]");
+    assert_eq!(sandbox.log().matches("the limit is 2 MiB").count(), 1);
+    let shown = sandbox.ok(["status"]);
+    assert!(shown.contains("warnings:\n    /large has 3 MiB"), "{shown}");
+
+    configure(&sandbox, "CVMFS_ENFORCE_LIMITS=true\n");
+    let mut other = fs::File::create(sandbox.root().join("other")).unwrap();
+    other.write_all(&noise(2 * MIB)).unwrap();
+    let refused = other.write_all(b"x").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::FileTooLarge);
+    drop(other);
+    let errors = said(&sandbox, "errors");
+    assert!(
+        errors.contains("/large has 3 MiB") && errors.contains("refused"),
+        "{errors}"
+    );
+    assert!(!errors.contains("/other"), "{errors}");
+    let message = sandbox.fails(1, ["commit", REPO]);
+    assert!(
+        message.contains("/large has 3 MiB; the limit is 2 MiB"),
+        "{message}"
+    );
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(2 << 20)
+        .unwrap();
+    assert_eq!(said(&sandbox, "errors"), "[]");
+    sandbox.ok(["commit", REPO]);
+    sandbox.check();
+}
+
+#[test]
+fn limits_on_catalogs_are_told_before_the_commit() {
+    let Some(sandbox) = Sandbox::mounted() else {
+        return;
+    };
+    configure(
+        &sandbox,
+        "CVMFS_ROOT_KCATALOG_LIMIT=1\nCVMFS_NESTED_KCATALOG_LIMIT=1\n",
+    );
+    let dir = sandbox.root().join("d");
+    fs::create_dir(&dir).unwrap();
+    for number in 0..1100 {
+        fs::write(dir.join(number.to_string()), "").unwrap();
+    }
+    let sentence = "the catalog of / has 1102 entries; the limit is 1000";
+    let warnings = said(&sandbox, "warnings");
+    assert!(warnings.contains(sentence), "{warnings}");
+    assert_eq!(said(&sandbox, "errors"), "[]");
+    configure(&sandbox, "CVMFS_ENFORCE_LIMITS=true\n");
+    let errors = said(&sandbox, "errors");
+    assert!(
+        errors.contains(sentence) && errors.contains("refused"),
+        "{errors}"
+    );
+    let message = sandbox.fails(1, ["commit", REPO]);
+    assert!(message.contains(sentence), "{message}");
+    for number in 500..1100 {
+        fs::remove_file(dir.join(number.to_string())).unwrap();
+    }
+    assert_eq!(said(&sandbox, "errors"), "[]");
+    sandbox.ok(["commit", REPO]);
+
+    // rules of the repository's own may split what is new
+    fs::write(sandbox.root().join(".cvmfsdirtab"), "/n/*\n").unwrap();
+    for sub in ["n/a", "n/b"] {
+        fs::create_dir_all(sandbox.root().join(sub)).unwrap();
+        for number in 0..700 {
+            fs::write(sandbox.root().join(sub).join(number.to_string()), "").unwrap();
+        }
+    }
+    sandbox.ok(["status", "--wait"]);
+    assert_eq!(said(&sandbox, "errors"), "[]");
+    sandbox.ok(["commit", REPO]);
+    sandbox.check();
+}

@@ -15,6 +15,7 @@ mod doubt;
 mod feed;
 mod freeze;
 mod known;
+mod limits;
 mod mark;
 mod notify;
 mod open;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use formats::server_conf::Limits;
 use formats::{ChangeSet, Hash, RepoPath};
 use parking_lot::{Mutex, RwLock};
 use store::{ContentCache, ObjectStore, Repository};
@@ -63,6 +65,8 @@ pub struct StageParams {
     pub seal: Arc<SealParams>,
     /// Hard links are kept as catalog groups; otherwise every name becomes a file of its own.
     pub hardlink_groups: bool,
+    /// How large files and catalogs may be.
+    pub limits: Limits,
 }
 
 /// What a stage is made of.

@@ -1,8 +1,11 @@
 //! A disk that fills up: raw bytes of sealed files are dropped and read from the objects; writers are
-//! refused in time.
+//! refused in time; limits are seen at the write.
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+
+use formats::LimitKind;
+use fsimpl::OpenFlags;
 
 use crate::support::{Bench, Published, ROOT, dir, file};
 
@@ -283,4 +286,106 @@ fn a_full_disk_refuses_writers_and_nobody_else() {
     assert_eq!(bench.list("/d"), ["c", "e", "f", "open", "p"]);
     bench.available.store(TARGET, Ordering::SeqCst);
     bench.write("/d/open", b"there is room again");
+}
+
+#[test]
+fn an_enforced_limit_on_files_is_efbig_at_the_write() {
+    let mut bench = bench();
+    bench.close();
+    bench.limits.file_bytes = 2 * MIB;
+    bench.limits.enforce = true;
+    bench.open();
+    let max = usize::try_from(2 * MIB).unwrap();
+    let handle = bench.create("/d/large").unwrap();
+    let errno = |result: fsimpl::Result<usize>| result.unwrap_err().to_errno();
+    let byte = |offset| bench.fs.write(&ROOT, handle, offset, b"x");
+    assert_eq!(
+        errno(bench.fs.write(&ROOT, handle, 0, &vec![0; max + 1])),
+        libc::EFBIG
+    );
+    assert_eq!(errno(byte(2 * MIB)), libc::EFBIG);
+    assert_eq!(
+        bench.find("/d/large").unwrap().size,
+        0,
+        "nothing was written"
+    );
+    bench.fs.write(&ROOT, handle, 0, &vec![0; max]).unwrap();
+    byte(2 * MIB - 1).unwrap();
+    let append = OpenFlags {
+        write: true,
+        append: true,
+        ..OpenFlags::default()
+    };
+    let appender = bench.fs.open(&ROOT, bench.ino("/d/large"), append).unwrap();
+    assert_eq!(errno(bench.fs.write(&ROOT, appender, 0, b"x")), libc::EFBIG);
+    let longer = fsimpl::SetAttr {
+        size: Some(2 * MIB + 1),
+        ..fsimpl::SetAttr::default()
+    };
+    let cut = bench.fs.setattr(&ROOT, bench.ino("/d/large"), &longer);
+    assert_eq!(cut.unwrap_err().to_errno(), libc::EFBIG);
+    let allocated = bench
+        .fs
+        .fallocate(&ROOT, handle, 0, 2 * MIB + 1, fsimpl::Fallocate::Allocate);
+    assert_eq!(allocated.unwrap_err().to_errno(), libc::EFBIG);
+    assert_eq!(bench.find("/d/large").unwrap().size, 2 * MIB);
+    assert!(bench.stage().oversized_files().is_empty());
+}
+
+#[test]
+fn a_limit_on_files_that_is_not_enforced_is_told() {
+    let mut bench = bench();
+    bench.close();
+    bench.limits.file_bytes = MIB;
+    bench.open();
+    bench.write("/d/small", &content("/d/a")[..1 << 20]);
+    assert!(bench.stage().oversized_files().is_empty());
+    let handle = bench.create("/d/large").unwrap();
+    bench.fs.write(&ROOT, handle, 0, &content("/d/a")).unwrap();
+    let told = bench.stage().oversized_files();
+    assert_eq!(told.len(), 1, "while it is open");
+    assert_eq!(told[0].limit, LimitKind::FileBytes);
+    assert_eq!((told[0].value, told[0].max), (FILE_BYTES as u64, MIB));
+    assert_eq!(told[0].path.to_string(), "/d/large");
+    bench.fs.release(handle).unwrap();
+    bench.wait_sealed();
+    assert_eq!(bench.stage().oversized_files(), told);
+    bench.unlink("/d/large").unwrap();
+    assert!(bench.stage().oversized_files().is_empty());
+}
+
+#[test]
+fn too_many_entries_are_foreseen_without_a_look_at_catalogs() {
+    let mut bench = bench();
+    bench.close();
+    // the root, /d and /d/p are there
+    bench.limits.root_entries = 6;
+    bench.limits.nested_entries = 4;
+    bench.open();
+    let may = |bench: &Bench| bench.stage().entries_may_exceed().unwrap();
+    for name in ["/d/1", "/d/2", "/d/3"] {
+        bench.write(name, b"");
+    }
+    assert!(!may(&bench), "six entries");
+    bench.symlink("x", "/4").unwrap();
+    assert!(may(&bench));
+    bench.unlink("/4").unwrap();
+    // a new catalog of its own takes entries from the root's
+    bench.mkdir("/new").unwrap();
+    assert!(may(&bench));
+    bench.unlink("/d/1").unwrap();
+    bench.write("/new/.cvmfscatalog", b"");
+    for name in ["/new/1", "/new/2", "/new/3"] {
+        bench.write(name, b"");
+    }
+    assert!(!may(&bench));
+    bench.write("/new/4", b"");
+    assert!(may(&bench));
+    bench.unlink("/new/4").unwrap();
+    assert!(!may(&bench));
+    // what a moved directory brings is not known here
+    bench.rename("/d", "/moved").unwrap();
+    assert!(may(&bench));
+    bench.stage().abort(&formats::RepoPath::root()).unwrap();
+    assert!(!may(&bench));
 }

@@ -8,7 +8,6 @@ use commit::{PathPreview, Preview, What};
 use formats::{Change, ChangeSet, Hash, RepoPath};
 use fsimpl::StageSummary;
 
-use super::health::describe_health;
 use super::repo::{Published, Repo};
 use super::{Engine, days_until};
 use crate::api::reply::{self, DroppedXattr, Limit, OpenFile, RepoStatus, Summary, Trouble};
@@ -105,7 +104,7 @@ impl Engine {
                     repo.stage.wait_sealed(FOR_GOOD, &Sealing::new(watch));
                 }
                 describe_stage(&repo, &mut status);
-                describe_health(&repo, &mut status);
+                self.describe_health(&repo, &mut status);
             }
             Err(failure) => {
                 if !status.errors.iter().any(|t| t.failure.kind == failure.kind) {
@@ -136,7 +135,7 @@ impl Engine {
 }
 
 /// What is staged at all targets, as one change set.
-fn changes(repo: &Repo, targets: &[RepoPath]) -> Result<ChangeSet> {
+pub(super) fn changes(repo: &Repo, targets: &[RepoPath]) -> Result<ChangeSet> {
     let mut all: BTreeMap<RepoPath, Change> = BTreeMap::new();
     for target in targets {
         let set = repo.stage.changes(target)?;

@@ -12,6 +12,7 @@ use fsimpl::{Space, Stage, StageConfig, StageParams};
 use parking_lot::Mutex;
 use store::{Head, Repository};
 
+use super::health::Looked;
 use crate::access::WriteRules;
 use crate::clock;
 use crate::config::Settings;
@@ -85,6 +86,8 @@ pub struct Repo {
     pub turn: Mutex<()>,
     /// Where a commit keeps its state.
     pub txn_dir: PathBuf,
+    /// What `status` last saw of the catalogs.
+    pub(super) looked: Mutex<Option<Looked>>,
 }
 
 impl Repo {
@@ -145,6 +148,7 @@ impl Repo {
             stage,
             turn: Mutex::new(()),
             txn_dir,
+            looked: Mutex::default(),
         };
         if head.is_ok()
             && repo.stage.frozen().is_empty()
@@ -209,5 +213,6 @@ fn read_params(home: &RepoHome) -> Result<StageParams> {
             bulk_chunks: params.bulk_chunks,
         }),
         hardlink_groups: params.hardlink_groups,
+        limits: params.limits,
     })
 }

@@ -52,6 +52,9 @@ impl Stage {
             ),
             Fallocate::ZeroRange { keep_size: false } => (FallocateFlags::ZERO_RANGE, true, true),
         };
+        if grows {
+            self.allow_size(open.inode.ino, open.inode.size(), end)?;
+        }
         if reserves {
             self.claim(length)?;
         }
@@ -131,6 +134,7 @@ impl Stage {
         if length == 0 {
             return Ok(0);
         }
+        self.allow_size(to.inode.ino, to.inode.size(), to_end)?;
         let whole = from_offset == 0 && to_offset == 0 && length == size;
         if whole && self.refer(&from, &to, size)? {
             return Ok(length);

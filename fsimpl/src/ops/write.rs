@@ -66,14 +66,18 @@ impl Stage {
         if offset.checked_add(length).is_none_or(|end| end > MAX_SIZE) {
             return Err(FsError::TooBig);
         }
-        self.claim(length)?;
         let inode = &open.inode;
+        let size = inode.size();
+        let begin = if open.flags.append { size } else { offset };
+        self.allow_size(inode.ino, size, begin + length)?;
+        self.claim(length)?;
         self.drop_privileges(caller, inode)?;
         let target = self.writable(inode, u64::MAX)?;
         if open.flags.append {
             // appenders must not share an offset
             let mut state = inode.state.lock();
             let end = state.size;
+            self.enforce_size(end + length)?;
             let done = self.put(&target, data, end)?;
             self.wrote(&mut state, end + done as u64);
             Ok(done)
@@ -324,6 +328,7 @@ impl Stage {
     /// Cuts or extends an open file.
     pub(crate) fn cut(&self, inode: &OpenInode, size: u64) -> Result<()> {
         let before = inode.size();
+        self.allow_size(inode.ino, before, size)?;
         self.claim(size.saturating_sub(before).min(1))?;
         let target = self.writable(inode, size)?;
         target

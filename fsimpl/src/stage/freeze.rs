@@ -221,7 +221,7 @@ impl Stage {
         open
     }
 
-    fn dirty_size(&self, ino: Ino) -> Option<u64> {
+    pub(super) fn dirty_size(&self, ino: Ino) -> Option<u64> {
         let inode = self.open.inode(ino)?;
         let state = inode.state.lock();
         state.dirty.then_some(state.size)

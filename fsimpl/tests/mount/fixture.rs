@@ -76,6 +76,7 @@ pub fn open_stage(state: &Path) -> Arc<Stage> {
         params: Arc::new(move || StageParams {
             seal: seal.clone(),
             hardlink_groups: false,
+            limits: formats::server_conf::Params::default().limits,
         }),
         clock,
         sealer: Arc::new(Sealer::new(limits).unwrap()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use formats::server_conf::Limits;
 use formats::{ChangeSet, Hash, RepoPath};
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::space::{Free, Space};
@@ -43,6 +44,7 @@ pub struct Bench {
     pub hardlink_groups: bool,
     quota: Option<u64>,
     pub backing_max: Option<u64>,
+    pub limits: Limits,
     pub space: Arc<Space>,
     /// What the filesystem is said to have left.
     pub available: Arc<AtomicU64>,
@@ -125,6 +127,12 @@ impl Bench {
             hardlink_groups,
             quota: None,
             backing_max: None,
+            limits: Limits {
+                enforce: false,
+                root_entries: 0,
+                nested_entries: 0,
+                file_bytes: 0,
+            },
             available,
             start,
             boot: 1,
@@ -149,6 +157,7 @@ impl Bench {
 
     pub fn open_with(&mut self, progress: &dyn Progress) {
         let (seal, hardlink_groups) = (Arc::clone(&self.seal), self.hardlink_groups);
+        let limits = self.limits;
         let config = StageConfig {
             dir: self.dir.path().join("stage"),
             name: "test.example.org".to_owned(),
@@ -157,6 +166,7 @@ impl Bench {
             params: Arc::new(move || StageParams {
                 seal: Arc::new(seal.lock().clone()),
                 hardlink_groups,
+                limits,
             }),
             clock,
             sealer: Arc::clone(&self.sealer),

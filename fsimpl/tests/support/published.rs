@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::sync::Arc;
 
-use formats::catalog::{CatalogWriter, Role, Row, Stamp};
+use formats::catalog::{CatalogWriter, Counters, Counts, Role, Row, Stamp};
 use formats::compress::{compress, decompress};
 use formats::{
     Algorithm, ChangeSet, Children, Compression, Content, Entry, Hash, Kind, Mtime, ObjectKind,
@@ -122,9 +122,13 @@ impl Published {
         let scratch = tempfile::tempdir_in(self.dir.path()).unwrap();
         let file = scratch.path().join("catalog");
         let mut writer = CatalogWriter::create(&file, &RepoPath::root()).unwrap();
+        let mut counters = Counters::default();
         for (path, entry) in &tree {
-            writer.put(&row(&tree, path, entry)).unwrap();
+            let row = row(&tree, path, entry);
+            counters.self_ += Counts::of(&row);
+            writer.put(&row).unwrap();
         }
+        writer.set_counters(&counters).unwrap();
         let stamp = Stamp {
             revision,
             previous,

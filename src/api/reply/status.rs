@@ -43,9 +43,10 @@ pub struct RepoStatus {
     pub unsealed_bytes: u64,
     /// Files open for writing.
     pub open_files: Vec<OpenFile>,
-    /// What is wrong: files that cannot be sealed, a repository that cannot be read, a full disk.
+    /// What is wrong: files that cannot be sealed, a repository that cannot be read, a full disk,
+    /// limits because of which a commit will be refused.
     pub errors: Vec<Trouble>,
-    /// What stops nobody yet.
+    /// What stops nobody: limits that are exceeded and not enforced.
     pub warnings: Vec<Trouble>,
     /// For how many more days clients trust it; 0 if they do not any more.
     pub whitelist_days: Option<f64>,

@@ -234,6 +234,7 @@ fn params(home: &RepoHome) -> StageParams {
             bulk_chunks: params.bulk_chunks,
         }),
         hardlink_groups: params.hardlink_groups,
+        limits: params.limits,
     }
 }
 
