@@ -59,6 +59,12 @@ pub enum FsError {
     /// ENOSPC.
     #[error("no space left in the state directory")]
     NoSpace,
+    /// ENOSPC, however much room there is: all attributes of one file may take so much only.
+    #[error("the extended attributes take too much")]
+    AttributesFull,
+    /// ENFILE.
+    #[error("too many files are open in this repository")]
+    TooManyOpen,
     /// EDQUOT.
     #[error("the repository's quota is used up")]
     Quota,
@@ -117,7 +123,8 @@ impl FsError {
             Self::BadHandle => libc::EBADF,
             Self::NoAttribute => libc::ENODATA,
             Self::AttributeTooBig => libc::E2BIG,
-            Self::NoSpace => libc::ENOSPC,
+            Self::NoSpace | Self::AttributesFull => libc::ENOSPC,
+            Self::TooManyOpen => libc::ENFILE,
             Self::Quota => libc::EDQUOT,
             Self::TooBig => libc::EFBIG,
             Self::TooManyLinks => libc::EMLINK,
@@ -133,6 +140,12 @@ impl FsError {
             Self::Content(source) if source.is_out_of_space() => libc::ENOSPC,
             Self::Lower(_) | Self::Content(_) | Self::Journal(_) => libc::EIO,
         }
+    }
+
+    /// True where more space on this machine is the way out.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        self.to_errno() == libc::ENOSPC && !matches!(self, Self::AttributesFull)
     }
 
     /// True where the log should have it: the fault is ours or the machine's, not the caller's.

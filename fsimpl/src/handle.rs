@@ -262,7 +262,7 @@ impl OpenTable {
     ) -> Result<Handle> {
         let mut files = self.files.write();
         if files.len() >= MAX_HANDLES {
-            return Err(FsError::NoSpace);
+            return Err(FsError::TooManyOpen);
         }
         let number = self.fresh();
         if flags.write {
@@ -287,7 +287,7 @@ impl OpenTable {
     pub(crate) fn add_dir(&self, ino: Ino) -> Result<Handle> {
         let mut dirs = self.dirs.write();
         if dirs.len() >= MAX_HANDLES {
-            return Err(FsError::NoSpace);
+            return Err(FsError::TooManyOpen);
         }
         let number = self.fresh();
         let listing = Mutex::new(None);

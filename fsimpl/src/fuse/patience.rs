@@ -80,8 +80,7 @@ pub(super) fn may_wait<T>(fs: &Fs, done: &Result<T, FsError>) -> bool {
 }
 
 fn is_short<T>(done: &Result<T, FsError>) -> bool {
-    let full = |error: &FsError| error.to_errno() == libc::ENOSPC;
-    done.as_ref().is_err_and(full)
+    done.as_ref().is_err_and(FsError::is_out_of_space)
 }
 
 /// Bytes of writes that are put off.
@@ -125,6 +124,18 @@ impl Drop for Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_waits_for_what_no_room_mends() {
+        assert!(is_short(&Err::<(), _>(FsError::NoSpace)));
+        for error in [
+            FsError::TooManyOpen,
+            FsError::AttributesFull,
+            FsError::Quota,
+        ] {
+            assert!(!is_short(&Err::<(), _>(error)));
+        }
+    }
 
     #[test]
     fn only_so_much_may_wait() {

@@ -97,7 +97,7 @@ fn put(rec: &mut Record, name: &[u8], value: &[u8]) -> Result<()> {
     let others = xattrs.iter().filter(|(n, _)| n.as_slice() != name);
     let size: usize = others.map(|(n, v)| n.len() + v.len()).sum();
     if size + name.len() + value.len() > MAX_ALL {
-        return Err(FsError::NoSpace);
+        return Err(FsError::AttributesFull);
     }
     xattrs.insert(name.to_vec(), value.to_vec());
     Ok(())
