@@ -21,6 +21,7 @@ mod notify;
 mod open;
 mod params;
 mod pins;
+mod readers;
 mod recover;
 mod refresh;
 mod retire;
@@ -55,6 +56,7 @@ use feed::Feed;
 use known::KnownContent;
 use notify::Notices;
 use pins::Pins;
+use readers::Readers;
 use sealing::Seals;
 use usage::Usage;
 
@@ -309,6 +311,7 @@ pub struct Stage {
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) content: ContentCache,
     pub(crate) open: OpenTable,
+    readers: Readers,
     pub(crate) feed: Feed,
     known: Arc<KnownContent>,
     pub(crate) seals: Seals,

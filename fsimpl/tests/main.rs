@@ -15,6 +15,7 @@ mod params;
 mod parts;
 mod performance;
 mod power;
+mod readers;
 mod refresh;
 mod snapshot;
 mod space;

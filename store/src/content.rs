@@ -391,6 +391,11 @@ impl ContentFile {
         self.size
     }
 
+    /// The objects that it is read from, when they are needed.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectName> {
+        self.pieces.iter().map(|piece| piece.object)
+    }
+
     /// Reads from `offset` on until `buffer` is full or the file ends; returns how many bytes.
     ///
     /// # Errors

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use formats::Regular;
 use parking_lot::{Mutex, RwLock};
-use store::ContentFile;
 
 use crate::error::{FsError, Result};
 use crate::handle::{Bytes, OpenInode, OpenState, ReadError};
@@ -94,7 +92,7 @@ impl Stage {
             };
             return Ok(OpenInode {
                 ino,
-                bytes: RwLock::new(self.bytes_of(file)?),
+                bytes: RwLock::new(self.bytes_of(tree, file)?),
                 state: state(file.size, time_of(node.rec.mtime), node.rec.ctime),
             });
         }
@@ -110,7 +108,7 @@ impl Stage {
         })
     }
 
-    fn bytes_of(&self, file: &File) -> Result<Bytes> {
+    fn bytes_of(&self, tree: &Tree, file: &File) -> Result<Bytes> {
         match &file.data {
             Data::Published(regular) => Ok(Bytes::Objects(self.content.open(regular)?)),
             Data::Staged {
@@ -119,7 +117,7 @@ impl Stage {
             } => {
                 let regular = file.data.regular(file.size);
                 let regular = regular.ok_or(FsError::Invalid("a file without content"))?;
-                Ok(Bytes::Objects(self.open_sealed(&regular)?))
+                Ok(Bytes::Objects(self.open_sealed(tree, &regular)?))
             }
             Data::Staged { backing: 0, .. } => Ok(Bytes::Backing {
                 number: 0,
@@ -134,17 +132,6 @@ impl Stage {
                 Ok(Bytes::Backing { number, file })
             }
         }
-    }
-
-    /// The content of a sealed file: its objects are the stage's own, or published where equal bytes
-    /// had been published before.
-    pub(crate) fn open_sealed(&self, regular: &Regular) -> Result<Arc<ContentFile>> {
-        let mut objects = regular.content.objects();
-        let own = objects.all(|object| matches!(self.objects.has(&object), Ok(true)));
-        Ok(match own {
-            true => self.content.open_from(&self.objects, regular)?,
-            false => self.content.open(regular)?,
-        })
     }
 
     pub(crate) fn read(&self, handle: Handle, offset: u64, buffer: &mut [u8]) -> Result<usize> {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
+use store::ContentFile;
 
 use super::require_changeable;
 use crate::error::{FsError, Result};
 use crate::handle::{Bytes, OpenFile, OpenInode, Syncs};
 use crate::stage::Stage;
-use crate::tree::{Data, Raw, Txn};
+use crate::tree::{Data, Raw, Tree, Txn};
 use crate::types::{Caller, Fallocate, Handle, Ino, Seek};
 
 /// Most bytes copied by one `copy_file_range` that cannot share them: a request must not take long.
@@ -150,21 +151,13 @@ impl Stage {
         {
             return Ok(false);
         }
-        let data = self.content_of(from.inode.ino)?;
-        let Some(data) = data else {
+        let Some((data, content)) = self.content_of(from.inode.ino, size)? else {
             return Ok(false);
         };
         let mut bytes = to.inode.bytes.write();
         if to.inode.size() != 0 {
             return Ok(false);
         }
-        let regular = data
-            .regular(size)
-            .ok_or(FsError::Invalid("a file without content"))?;
-        let content = match &data {
-            Data::Published(_) => self.content.open(&regular)?,
-            Data::Staged { .. } => self.open_sealed(&regular)?,
-        };
         let ino = to.inode.ino;
         let number = match &*bytes {
             Bytes::Backing { number, .. } if *number != 0 => Some(*number),
@@ -191,32 +184,20 @@ impl Stage {
         Ok(true)
     }
 
-    /// The objects that hold an inode's content, if they do.
-    fn content_of(&self, ino: Ino) -> Result<Option<Data>> {
+    /// The objects that hold an inode's content, if they do. They stay for as long as that is open.
+    fn content_of(&self, ino: Ino, size: u64) -> Result<Option<(Data, Arc<ContentFile>)>> {
         let tree = self.tree.read();
-        if let Some(node) = tree.node(ino) {
-            let Some(file) = node.rec.file() else {
-                return Ok(None);
-            };
-            return Ok(match &file.data {
-                Data::Published(_) => Some(file.data.clone()),
-                Data::Staged {
-                    sealed: Some(sealed),
-                    ..
-                } if !file.raw.is_doubtful() => Some(Data::Staged {
-                    backing: 0,
-                    sealed: Some(sealed.clone()),
-                }),
-                Data::Staged { .. } => None,
-            });
-        }
-        let row = tree.row_of(ino)?;
-        Ok(row.entry.regular().map(|regular| {
-            Data::Published(Box::new(formats::Regular {
-                link_group: 0,
-                ..regular.clone()
-            }))
-        }))
+        let Some(data) = referable(&tree, ino)? else {
+            return Ok(None);
+        };
+        let regular = data
+            .regular(size)
+            .ok_or(FsError::Invalid("a file without content"))?;
+        let content = match &data {
+            Data::Published(_) => self.content.open(&regular)?,
+            Data::Staged { .. } => self.open_sealed(&tree, &regular)?,
+        };
+        Ok(Some((data, content)))
     }
 
     fn copy_bytes(
@@ -255,6 +236,37 @@ impl Stage {
         }
         Ok(done)
     }
+}
+
+/// What another file may have as its content, to be read from objects.
+fn referable(tree: &Tree, ino: Ino) -> Result<Option<Data>> {
+    if let Some(node) = tree.node(ino) {
+        let Some(file) = node.rec.file() else {
+            return Ok(None);
+        };
+        return Ok(match &file.data {
+            Data::Published(_) => Some(file.data.clone()),
+            Data::Staged {
+                backing,
+                sealed: Some(sealed),
+            } => {
+                // of one that lost its names only the raw bytes are kept, if there are any
+                let kept = *backing == 0 || !node.names.is_empty();
+                (kept && !file.raw.is_doubtful()).then(|| Data::Staged {
+                    backing: 0,
+                    sealed: Some(sealed.clone()),
+                })
+            }
+            Data::Staged { .. } => None,
+        });
+    }
+    let row = tree.row_of(ino)?;
+    Ok(row.entry.regular().map(|regular| {
+        Data::Published(Box::new(formats::Regular {
+            link_group: 0,
+            ..regular.clone()
+        }))
+    }))
 }
 
 fn set_content(txn: &mut Txn<'_>, ino: Ino, data: Data, size: u64) -> Result<()> {

@@ -10,6 +10,7 @@ use store::content::ContentLimits;
 use store::{ContentCache, DirStore, Durability, ObjectStore};
 
 use super::feed::Feed;
+use super::readers::Readers;
 use super::{
     FrozenMark, KnownContent, Notices, Pins, Progress, Seals, Stage, StageConfig, StageError, Usage,
 };
@@ -76,6 +77,7 @@ impl Stage {
             objects,
             content,
             open: OpenTable::default(),
+            readers: Readers::default(),
             feed: Feed::new(config.sealer),
             known: Arc::new(KnownContent::default()),
             seals,

@@ -112,7 +112,7 @@ impl Stage {
     }
 
     fn copy_from_objects(&self, regular: &Regular, number: u64) -> Result<(), FsError> {
-        let content = self.open_sealed(regular)?;
+        let content = self.open_sealed(&self.tree.read(), regular)?;
         let to = self.backing.create(number)?;
         let failed = |error| self.backing.failed(number, error);
         let mut buffer = vec![0; COPY_BYTES];

@@ -257,7 +257,7 @@ impl Stage {
         Ok(again.len())
     }
 
-    /// Removes sealed objects that no staged file refers to. Nothing is being sealed meanwhile, and no
+    /// Removes sealed objects that no staged file refers to and nobody reads. Nothing is being sealed meanwhile, and no
     /// snapshot is made: its copies might want what goes.
     pub(super) fn sweep_objects(&self) {
         let Some(_none) = self.freezing.try_lock() else {
@@ -269,7 +269,9 @@ impl Stage {
             if tree.frozen.is_some() {
                 return;
             }
-            tree.staged_objects()
+            let mut needed = tree.staged_objects();
+            needed.extend(self.readers.objects());
+            needed
         };
         // a record that a power loss brings back must find its objects
         if let Err(error) = self.journal.sync() {
