@@ -38,6 +38,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(20);
 /// The same after a look that nothing came of.
 const GATHER_IN_VAIN: Duration = Duration::from_millis(200);
+/// Where room stays short, looking takes a fifth of the time at most, whatever it costs; up to this
+/// pause, for writers wait for what the next look brings.
+const PAUSES: u32 = 4;
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// The size of a filesystem, and what is left of it for ordinary users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +106,7 @@ pub struct Space {
     allowance: AtomicU64,
     /// The same for journals.
     journal_allowance: AtomicU64,
-    /// Room was short when it was last looked at.
+    /// Room was short after it was last looked at.
     low: AtomicBool,
     /// Somebody waited for room, and none came since.
     vain: AtomicBool,
@@ -363,10 +367,11 @@ impl Space {
             }
         }
         let room = self.room(&free).saturating_add(given);
-        self.low.store(room < levels.low, Ordering::Relaxed);
         if room < levels.low {
             given += give(&tenants, levels.target - room);
         }
+        let low = self.room(&free).saturating_add(given) < levels.low;
+        self.low.store(low, Ordering::Relaxed);
         if self.room(&free).saturating_add(given) < levels.floor {
             // what was granted was granted of more
             self.allowance.store(0, Ordering::Relaxed);
@@ -432,10 +437,21 @@ fn keep(space: &Weak<Space>, bell: &Bell) {
         let Some(space) = space.upgrade() else {
             return;
         };
-        pause = match space.look() {
-            0 => GATHER_IN_VAIN,
-            _ => GATHER,
-        };
+        let begun = Instant::now();
+        let given = space.look();
+        pause = pause_after(begun.elapsed(), given, space.is_low());
+    }
+}
+
+/// How long the next look waits at least, after one that took so long and gave so much.
+fn pause_after(took: Duration, given: u64, is_low: bool) -> Duration {
+    let least = match given {
+        0 => GATHER_IN_VAIN,
+        _ => GATHER,
+    };
+    match is_low || given == 0 {
+        true => least.max(took.saturating_mul(PAUSES).min(PAUSE_MAX)),
+        false => least,
     }
 }
 

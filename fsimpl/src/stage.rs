@@ -33,7 +33,7 @@ mod walk;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use formats::server_conf::Limits;
 use formats::{ChangeSet, Hash, RepoPath};
@@ -58,6 +58,7 @@ use notify::Notices;
 use pins::Pins;
 use readers::Readers;
 use sealing::Seals;
+use shed::Shedding;
 use usage::Usage;
 
 /// How a repository's files are published, as far as staging must know.
@@ -320,8 +321,7 @@ pub struct Stage {
     pub(crate) space: Arc<Space>,
     backing_max_bytes: Option<u64>,
     pub(crate) usage: Usage,
-    /// After dropping raw bytes failed, it is not tried again before.
-    keeps_raw_until: Mutex<Option<Instant>>,
+    shedding: Shedding,
     /// One snapshot is made at a time.
     freezing: Mutex<()>,
     /// The parameters of the snapshot that is being made: all its files are sealed by them.

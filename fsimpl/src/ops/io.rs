@@ -192,6 +192,9 @@ impl Stage {
 
     pub(crate) fn let_go(&self, inode: &Arc<OpenInode>) {
         if self.open.give_back(inode) {
+            if matches!(&*inode.bytes.read(), Bytes::Backing { file: Some(_), .. }) {
+                self.raw_was_closed();
+            }
             self.closed(inode.ino);
         }
     }

@@ -196,3 +196,19 @@ fn waiting_makes_sense_as_long_as_somebody_makes_room() {
     disk.space.claim(1).unwrap();
     assert!(disk.space.may_come(since), "there is plenty");
 }
+
+/// The thread is no burden where each file that is sealed lets it look again.
+#[test]
+fn looking_takes_a_part_of_the_time() {
+    let ms = Duration::from_millis;
+    assert_eq!(
+        pause_after(ms(300), 1 << 30, false),
+        GATHER,
+        "there is room"
+    );
+    assert_eq!(pause_after(ms(1), 1, true), GATHER);
+    assert_eq!(pause_after(ms(100), 1, true), ms(400));
+    assert_eq!(pause_after(ms(1), 0, false), GATHER_IN_VAIN);
+    assert_eq!(pause_after(ms(100), 0, true), ms(400));
+    assert_eq!(pause_after(ms(9000), 0, true), PAUSE_MAX);
+}

@@ -11,6 +11,7 @@ use store::{ContentCache, DirStore, Durability, ObjectStore};
 
 use super::feed::Feed;
 use super::readers::Readers;
+use super::shed::Shedding;
 use super::{
     FrozenMark, KnownContent, Notices, Pins, Progress, Seals, Stage, StageConfig, StageError, Usage,
 };
@@ -86,7 +87,7 @@ impl Stage {
             space: config.space,
             backing_max_bytes: config.backing_max_bytes,
             usage: Usage::default(),
-            keeps_raw_until: Mutex::default(),
+            shedding: Shedding::default(),
             freezing: Mutex::new(()),
             held_params: Mutex::new(None),
         });

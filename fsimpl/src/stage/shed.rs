@@ -12,9 +12,11 @@
 
 use std::collections::BinaryHeap;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use formats::Content;
+use parking_lot::Mutex;
 use store::content::MEMORY_PIECE_BYTES_MAX;
 use store::{Injected, failpoint};
 
@@ -34,6 +36,32 @@ const KEPT_OF_LIMIT: (u64, u64) = (7, 8);
 
 /// After a failure nothing is dropped for so long: on a full disk it would fail again at once.
 const REST: Duration = Duration::from_secs(2);
+
+/// What tells whether looking for more to drop is of any use: it takes a pass over all files.
+#[derive(Default)]
+pub(crate) struct Shedding {
+    /// Counts files that may have become droppable.
+    news: AtomicU64,
+    /// How many those were when nothing was found.
+    none_of: Mutex<Option<u64>>,
+    /// After a failure it is not tried again before.
+    rests_until: Mutex<Option<Instant>>,
+}
+
+impl Shedding {
+    /// A file may be droppable now that was not.
+    fn tell(&self) {
+        self.news.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn is_of_use(&self) -> bool {
+        let rests = self
+            .rests_until
+            .lock()
+            .is_some_and(|until| Instant::now() < until);
+        !rests && *self.none_of.lock() != Some(self.news.load(Ordering::SeqCst))
+    }
+}
 
 /// A file that may be dropped, as it was when it was chosen.
 struct Candidate {
@@ -56,18 +84,14 @@ impl Tenant for Stage {
     }
 
     fn drop_raw(&self, wanted: u64) -> u64 {
-        let keeps_until = *self.keeps_raw_until.lock();
-        if keeps_until.is_some_and(|until| Instant::now() < until) {
-            return 0;
-        }
         let mut given = 0;
         // whoever closes the stage waits for one turn at most
-        while given < wanted && !self.feed.is_stopped() {
+        while given < wanted && self.shedding.is_of_use() && !self.feed.is_stopped() {
             match self.drop_oldest(wanted - given) {
                 Ok(0) => break,
                 Ok(bytes) => given += bytes,
                 Err(error) => {
-                    *self.keeps_raw_until.lock() = Some(Instant::now() + REST);
+                    *self.shedding.rests_until.lock() = Some(Instant::now() + REST);
                     let source = std::error::Error::source(&error).map(ToString::to_string);
                     let repository = &self.name;
                     tracing::warn!(%repository, %error, source, "cannot drop raw bytes");
@@ -100,8 +124,14 @@ impl Stage {
         self.space.add_tenant(self.this.clone());
     }
 
+    /// A file was closed that has raw bytes.
+    pub(crate) fn raw_was_closed(&self) {
+        self.shedding.tell();
+    }
+
     /// Something can be given back: says so, if anybody wants it.
     pub(super) fn tell_droppable(&self) {
+        self.shedding.tell();
         if self.space.is_low() || self.excess() > 0 {
             self.space.ring();
         }
@@ -110,8 +140,11 @@ impl Stage {
     /// Drops the raw bytes of some files, about `wanted`; says how many bytes came free, 0 if nothing
     /// is left to drop.
     fn drop_oldest(&self, wanted: u64) -> Result<u64> {
+        let news = self.shedding.news.load(Ordering::SeqCst);
         let chosen = self.choose(wanted)?;
         if chosen.is_empty() {
+            // of what came after the look began nothing is said
+            *self.shedding.none_of.lock() = Some(news);
             return Ok(0);
         }
         let injected = |fault: Injected| self.objects_failed(fault.into());
