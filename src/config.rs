@@ -81,6 +81,8 @@ pub struct StageSection {
     pub workers: usize,
     /// Most raw bytes staged per repository; absent: what the disk holds.
     pub quota: Option<Bytes>,
+    /// Most files staged per repository, new or changed; absent: any number.
+    pub quota_files: Option<u64>,
     /// Raw bytes kept per repository: beyond, those of sealed files are dropped and read from the
     /// objects; absent: when the disk gets full.
     pub backing_max: Option<Bytes>,
@@ -100,6 +102,7 @@ impl Default for StageSection {
             settle: Span(Duration::from_millis(200)),
             workers: 0,
             quota: None,
+            quota_files: None,
             backing_max: None,
             content_cache: Bytes(1 << 30),
             on_unmount: OnUnmount::Keep,
@@ -216,6 +219,8 @@ pub struct RepositorySection {
     /// As in `[stage]`.
     pub quota: Option<Bytes>,
     /// As in `[stage]`.
+    pub quota_files: Option<u64>,
+    /// As in `[stage]`.
     pub backing_max: Option<Bytes>,
     /// As in `[stage]`.
     pub on_unmount: Option<OnUnmount>,
@@ -331,6 +336,7 @@ impl Settings {
         RepositorySettings {
             settle: own.and_then(|r| r.settle).unwrap_or(stage.settle).0,
             quota: own.and_then(|r| r.quota).or(stage.quota).map(|b| b.0),
+            quota_files: own.and_then(|r| r.quota_files).or(stage.quota_files),
             backing_max: own
                 .and_then(|r| r.backing_max)
                 .or(stage.backing_max)
@@ -349,6 +355,8 @@ pub struct RepositorySettings<'a> {
     pub settle: Duration,
     /// Most raw bytes staged.
     pub quota: Option<u64>,
+    /// Most files staged.
+    pub quota_files: Option<u64>,
     /// Raw bytes kept.
     pub backing_max: Option<u64>,
     /// What unmounting does.

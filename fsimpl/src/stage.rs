@@ -21,6 +21,7 @@ mod notify;
 mod open;
 mod params;
 mod pins;
+mod quota;
 mod readers;
 mod recover;
 mod refresh;
@@ -93,6 +94,8 @@ pub struct StageConfig {
     pub settle: Duration,
     /// Most raw bytes that may be staged.
     pub quota_bytes: Option<u64>,
+    /// Most files that may be staged.
+    pub quota_files: Option<u64>,
     /// Who may change what, beside the kernel's permissions; none: those alone.
     pub writers: Option<Arc<dyn Writers>>,
     /// The filesystem that the stage lies on; one for all stages of a state.
@@ -305,6 +308,8 @@ pub struct Stage {
     pub(crate) clock: Clock,
     settle: Duration,
     pub(crate) quota_bytes: Option<u64>,
+    pub(crate) quota_files: Option<u64>,
+    counted: Mutex<quota::Counted>,
     pub(crate) writers: Option<Arc<dyn Writers>>,
     pub(crate) tree: RwLock<Tree>,
     pub(crate) journal: Journal,

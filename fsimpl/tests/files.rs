@@ -492,3 +492,38 @@ fn bad_handles() {
         Err(FsError::IsDirectory)
     ));
 }
+
+/// Files are counted as a quota counts inodes: new and changed ones, not what is published.
+#[test]
+fn a_quota_of_files_stops_new_ones_only() {
+    let mut bench = small().with_file_quota(3);
+    for name in ["/1", "/2"] {
+        bench.write(name, b"x");
+    }
+    bench.mkdir("/n").unwrap();
+    for made in [
+        bench.create("/3").map(|_| ()),
+        bench.mkdir("/n/e").map(|_| ()),
+        bench.symlink("1", "/s").map(|_| ()),
+    ] {
+        assert!(matches!(made, Err(FsError::Quota)), "{made:?}");
+    }
+    let left = bench.fs.statfs(bench.root).unwrap();
+    assert_eq!((left.files, left.files_free), (3, 0));
+    // what is there can be written, named and removed
+    bench.write("/1", b"rewritten");
+    bench.link("/1", "/n/same").unwrap();
+    bench.rename("/2", "/renamed").unwrap();
+    bench.unlink("/renamed").unwrap();
+    bench.write("/3", b"x");
+    assert!(matches!(bench.create("/4"), Err(FsError::Quota)));
+    // after a restart it is the same; what is published counts no more
+    bench.reopen();
+    assert!(matches!(bench.create("/4"), Err(FsError::Quota)));
+    bench.wait_sealed();
+    bench.commit("");
+    for name in ["/4", "/5", "/6"] {
+        bench.write(name, b"x");
+    }
+    assert!(matches!(bench.create("/7"), Err(FsError::Quota)));
+}

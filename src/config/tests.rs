@@ -33,7 +33,7 @@ fn the_packaged_example_is_complete_and_says_the_defaults() {
         .expect("an example of a repository");
     assert_eq!(example.allow.len(), 1);
     // those without a default are shown by example
-    assert!(file.stage.quota.take().is_some());
+    assert!(file.stage.quota.take().is_some() && file.stage.quota_files.take().is_some());
     assert!(file.stage.backing_max.take().is_some());
     assert!(file.mount.allow_other.take().is_some());
     assert!(file.control.group.take().is_some());

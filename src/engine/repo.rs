@@ -132,6 +132,7 @@ impl Repo {
             sealer,
             settle: own.settle,
             quota_bytes: own.quota,
+            quota_files: own.quota_files,
             writers: WriteRules::of(settings, &name, owner)
                 .map(|rules| Arc::new(rules) as Arc<dyn fsimpl::Writers>),
             space,

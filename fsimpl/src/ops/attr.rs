@@ -105,6 +105,10 @@ impl Stage {
             answer.free = answer.free.min(left);
             answer.available = answer.available.min(left);
         }
+        if let Some((staged, quota)) = self.files_of_quota() {
+            answer.files = answer.files.min(quota);
+            answer.files_free = answer.files_free.min(quota.saturating_sub(staged));
+        }
         Ok(answer)
     }
 }

@@ -169,6 +169,7 @@ impl Stage {
                 return Err(FsError::Exists);
             }
             require_changeable(txn.tree, parent)?;
+            self.allow_file(txn.tree)?;
             txn.stage(parent)?;
             let ino = new_inode(txn, caller, parent, &name, perm, body)?;
             txn.occupy(parent, &name, ino)?;

@@ -177,7 +177,7 @@ fn published_entries(
 
 impl Tree {
     /// An inode that a commit would look at: not one that is kept for its number alone.
-    fn is_changed(&self, node: &Node) -> bool {
+    pub(super) fn is_changed(&self, node: &Node) -> bool {
         let clean =
             |(parent, name): (Ino, &Name)| self.dentry(parent, name).is_some_and(|d| d.clean);
         node.names.iter().any(|name| !clean(name))

@@ -71,6 +71,8 @@ impl Stage {
             clock: config.clock,
             settle: config.settle,
             quota_bytes: config.quota_bytes,
+            quota_files: config.quota_files,
+            counted: Mutex::default(),
             writers: config.writers,
             tree: RwLock::new(tree),
             journal,

@@ -82,6 +82,7 @@ pub fn open_stage(state: &Path) -> Arc<Stage> {
         sealer: Arc::new(Sealer::new(limits).unwrap()),
         settle: Duration::from_millis(20),
         quota_bytes: None,
+        quota_files: None,
         writers: None,
         content_cache_bytes: 64 << 20,
         boot_id: "boot".to_owned(),

@@ -43,6 +43,7 @@ pub struct Bench {
     settle: Duration,
     pub hardlink_groups: bool,
     quota: Option<u64>,
+    quota_files: Option<u64>,
     pub backing_max: Option<u64>,
     pub limits: Limits,
     pub space: Arc<Space>,
@@ -126,6 +127,7 @@ impl Bench {
             settle,
             hardlink_groups,
             quota: None,
+            quota_files: None,
             backing_max: None,
             limits: Limits {
                 enforce: false,
@@ -146,6 +148,13 @@ impl Bench {
     pub fn with_quota(mut self, bytes: u64) -> Self {
         self.close();
         self.quota = Some(bytes);
+        self.open();
+        self
+    }
+
+    pub fn with_file_quota(mut self, files: u64) -> Self {
+        self.close();
+        self.quota_files = Some(files);
         self.open();
         self
     }
@@ -172,6 +181,7 @@ impl Bench {
             sealer: Arc::clone(&self.sealer),
             settle: self.settle,
             quota_bytes: self.quota,
+            quota_files: self.quota_files,
             writers: None,
             content_cache_bytes: 64 << 20,
             boot_id: self.boot.to_string(),

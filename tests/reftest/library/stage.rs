@@ -202,6 +202,7 @@ impl Running {
             sealer: Arc::new(Sealer::new(limits).unwrap()),
             settle: SETTLE,
             quota_bytes: None,
+            quota_files: None,
             writers: None,
             content_cache_bytes: 1 << 30,
             boot_id: BOOT.to_owned(),
