@@ -11,6 +11,7 @@ mod tree;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use crate::support::golden::manifest_field;
@@ -18,8 +19,18 @@ use crate::support::{REPO, Sandbox, client, skip_unless, workspace_root};
 use script::{Died, Handles, Step};
 use tree::{Tree, look};
 
+const REMOVAL: &str = "backing::remove";
 /// The points that the script passes, by the room they are in.
-const STAGING: &[&str] = &["seal::store", "store::keep"];
+const STAGING: &[&str] = &[
+    "journal::record",
+    "journal::recorded",
+    "journal::sync",
+    "journal::synced",
+    "backing::made",
+    REMOVAL,
+    "seal::store",
+    "store::keep",
+];
 const COMMITTING: &[&str] = &[
     "txn::record",
     "txn::clear",
@@ -277,15 +288,23 @@ fn killed_at(point: &str, earlier: u64) -> bool {
         0 => format!("{point}=return(kill)"),
         n => format!("{point}={n}*off->return(kill)"),
     };
-    sandbox.mount_with(&[
-        ("PREPUB_CONFIG", config.to_str().unwrap()),
-        ("FAILPOINTS", &fault),
-    ]);
     let context = format!("{point} after {earlier}");
     // named with whatever fails
     eprintln!("killed at {context}");
+    let env = [
+        ("PREPUB_CONFIG", config.to_str().unwrap()),
+        ("FAILPOINTS", &fault),
+    ];
+    let started = sandbox.try_mount(REPO, &env);
     let mut run = Run::new(&mut sandbox);
-    let died = run.script().is_err();
+    let died = match started {
+        // backing files are removed some seconds after the last that needed them
+        Ok(()) => run.script().is_err() || (point == REMOVAL && run.sandbox.has_died()),
+        Err(status) => {
+            assert_eq!(status.signal(), Some(9), "{context}: the daemon ended");
+            true
+        }
+    };
     if died {
         run.judge(&context);
     }

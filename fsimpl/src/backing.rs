@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, StatVfs, Timespec, Timestamps, UTIME_OMIT};
+use store::failpoint;
 
 use crate::error::{FsError, Result};
 use crate::types::Time;
@@ -70,6 +71,10 @@ impl Backing {
             .create(true)
             .truncate(false)
             .open(&path)
+            .and_then(|file| {
+                failpoint::pass("backing::made").map_err(io::Error::other)?;
+                Ok(file)
+            })
             .map_err(|source| failed(&path, source))
     }
 
@@ -111,7 +116,10 @@ impl Backing {
             return;
         }
         let path = self.path(number);
-        match fs::remove_file(&path) {
+        let removed = failpoint::pass("backing::remove")
+            .map_err(io::Error::other)
+            .and_then(|()| fs::remove_file(&path));
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), %error, "cannot remove a backing file");
             }

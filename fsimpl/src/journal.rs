@@ -27,6 +27,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use store::{Injected, failpoint};
 
 use crate::space::Space;
 
@@ -69,6 +70,9 @@ pub enum JournalError {
         /// Why.
         reason: String,
     },
+    /// A failpoint.
+    #[error(transparent)]
+    Injected(#[from] Injected),
 }
 
 impl JournalError {
@@ -223,9 +227,11 @@ impl Journal {
     }
 
     fn attempt(&self, state: &mut State, batch: &Batch) -> Result<(), JournalError> {
+        failpoint::pass("journal::record")?;
         let engine = self.revive(state)?;
         let Err(source) = engine.commit(batch) else {
             self.recorded.fetch_add(1, Ordering::SeqCst);
+            failpoint::pass("journal::recorded")?;
             return Ok(());
         };
         tracing::warn!(dir = %self.dir.display(), error = ?source, "journal write failed");
@@ -250,6 +256,7 @@ impl Journal {
             return Ok(());
         }
         let covered = self.recorded.load(Ordering::SeqCst);
+        failpoint::pass("journal::sync")?;
         fail::fail_point!("fsimpl::journal_sync", |_| Err(JournalError::NoSpace(
             self.dir.clone()
         )));
@@ -259,6 +266,7 @@ impl Journal {
             done = self.persist();
         }
         done?;
+        failpoint::pass("journal::synced")?;
         *synced = covered;
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The repository that tests use unless they say otherwise.
@@ -171,6 +171,13 @@ impl Sandbox {
 
     /// The same, waiting for a certain repository: another one may be left out.
     pub fn mount_for(&mut self, repo: &str, env: &[(&str, &str)]) {
+        if let Err(status) = self.try_mount(repo, env) {
+            panic!("the daemon ended with {status}:\n{}", self.log());
+        }
+    }
+
+    /// The same, where the daemon may end before that.
+    pub fn try_mount(&mut self, repo: &str, env: &[(&str, &str)]) -> Result<(), ExitStatus> {
         let root = self.mountpoint().join(repo);
         let log = fs::OpenOptions::new()
             .create(true)
@@ -189,7 +196,7 @@ impl Sandbox {
         let socket = self.state().join("control.sock");
         while UnixStream::connect(&socket).is_err() || rustix::fs::statfs(&root).is_err() {
             if let Some(status) = child.try_wait().unwrap() {
-                panic!("the daemon ended with {status}:\n{}", self.log());
+                return Err(status);
             }
             assert!(
                 Instant::now() < deadline,
@@ -199,6 +206,7 @@ impl Sandbox {
             std::thread::sleep(Duration::from_millis(10));
         }
         self.daemon = Some(child);
+        Ok(())
     }
 
     pub fn log(&self) -> String {
@@ -234,7 +242,7 @@ impl Sandbox {
     }
 
     /// Waits for a daemon that was asked to go (or that a failpoint ended).
-    pub fn wait_for_exit(&mut self) -> std::process::ExitStatus {
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
         self.daemon.take().expect("a daemon runs").wait().unwrap()
     }
 
