@@ -244,7 +244,7 @@ async fn until_end(
 fn go_down(engine: &Engine, session: &Session, why: Why) -> Result<()> {
     for repo in engine.open_repos() {
         // one that takes longer is found done or not done at the next start
-        if repo.turn.try_lock_for(COMMIT_WAIT).is_none() {
+        if repo.turn.take(COMMIT_WAIT).is_none() {
             tracing::warn!("{}: ending in the middle of a commit", repo.name());
         }
     }

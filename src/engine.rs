@@ -25,6 +25,7 @@ mod health;
 mod look;
 mod manage;
 pub mod repo;
+pub mod turn;
 
 pub use look::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
 use repo::{Published, Repo};

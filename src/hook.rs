@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use commit::publisher::Publisher;
 use commit::{CommitError, Outcome, Request, Resumed, Visible, txn};
 use formats::RepoPath;
-use fsimpl::Frozen;
+use fsimpl::{FreezeError, Frozen};
 use store::failpoint;
 
 use crate::api::reply::{self, Aborted, Committed, Unmounted};
@@ -22,6 +22,7 @@ use crate::clock;
 use crate::config::{OnConflict, OnUnmount, OpenFiles};
 use crate::engine::Engine;
 use crate::engine::repo::Repo;
+use crate::engine::turn::{Taken, Turn};
 use crate::engine::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
 use crate::report::{Failure, Kind, Result};
 
@@ -40,28 +41,15 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
         .map_or(defaults.wait.0, Duration::from_secs);
     let repo = engine.repo(&args.repo)?;
     let began = Instant::now();
-    let Some(_turn) = repo.turn.try_lock_for(wait) else {
-        return Err(Failure::new(
-            Kind::Busy,
-            format!("another commit of {} is under way", args.repo),
-        )
-        .hint("try again, or --wait longer"));
-    };
-    // a commit that could not be resumed earlier must be settled before the next one
-    resume(&repo)?;
     let base = whitelist_holds(&repo.published, defaults.whitelist_min.0)?;
     let targets: Vec<RepoPath> = match args.paths.as_slice() {
         [] => vec![RepoPath::root()],
         paths => paths.iter().map(|p| p.0.clone()).collect(),
     };
-    let open_files = match args.open_files.unwrap_or(defaults.open_files) {
-        OpenFiles::Wait => {
-            say_who_is_waited_for(&repo, &targets, watch);
-            fsimpl::OpenFiles::Wait(wait.saturating_sub(began.elapsed()))
-        }
-        OpenFiles::Skip => fsimpl::OpenFiles::Skip,
-        OpenFiles::Fail => fsimpl::OpenFiles::Fail,
-    };
+    let open_files = args.open_files.unwrap_or(defaults.open_files);
+    if open_files == OpenFiles::Wait {
+        say_who_is_waited_for(&repo, &targets, watch);
+    }
     if args.accept_unsynced {
         let accepted = repo.stage.accept_doubtful(&targets)?;
         if accepted > 0 {
@@ -72,9 +60,7 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
             );
         }
     }
-    let frozen = repo
-        .stage
-        .freeze(&targets, open_files, &Sealing::new(watch))?;
+    let (_turn, frozen) = snapshot(&repo, &targets, open_files, began + wait, watch)?;
     let freeze = began.elapsed().as_secs_f64();
     let skipped = frozen.skipped.iter().map(open_file).collect();
     let on_conflict = match args.on_conflict.unwrap_or(defaults.on_conflict) {
@@ -103,6 +89,66 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
         "committed"
     );
     Ok(committed)
+}
+
+/// Waits for the turn and for writers, and takes the snapshot; the turn is kept. While it waits for
+/// writers alone, others have theirs: commits of other paths go on side by side.
+fn snapshot<'r>(
+    repo: &'r Repo,
+    targets: &[RepoPath],
+    open_files: OpenFiles,
+    deadline: Instant,
+    watch: &dyn Watch,
+) -> Result<(Taken<'r>, Frozen)> {
+    let left = || deadline.saturating_duration_since(Instant::now());
+    loop {
+        let Some(turn) = repo.turn.take(left()) else {
+            return Err(Failure::new(
+                Kind::Busy,
+                format!("another commit of {} is under way", repo.name()),
+            )
+            .hint("try again, or --wait longer"));
+        };
+        // a commit that could not be resumed earlier must be settled before the next one
+        resume(repo)?;
+        let policy = match open_files {
+            OpenFiles::Wait => fsimpl::OpenFiles::Wait(left()),
+            OpenFiles::Skip => fsimpl::OpenFiles::Skip,
+            OpenFiles::Fail => fsimpl::OpenFiles::Fail,
+        };
+        let waiting = Waiting {
+            sealing: Sealing::new(watch),
+            turn: &repo.turn,
+        };
+        match repo.stage.freeze(targets, policy, &waiting) {
+            Err(FreezeError::OpenFiles(_))
+                if open_files == OpenFiles::Wait && !left().is_zero() =>
+            {
+                Turn::pass_on(turn);
+            }
+            made => return Ok((turn, made?)),
+        }
+    }
+}
+
+/// A freeze that gives way to whoever waits for the turn.
+struct Waiting<'a> {
+    sealing: Sealing<'a>,
+    turn: &'a Turn,
+}
+
+impl fsimpl::Progress for Waiting<'_> {
+    fn unsealed(&self, files: u64, bytes: u64) {
+        self.sealing.unsealed(files, bytes);
+    }
+
+    fn rehashed(&self, done: u64, total: u64) {
+        self.sealing.rehashed(done, total);
+    }
+
+    fn gives_way(&self) -> bool {
+        self.turn.is_wanted()
+    }
 }
 
 fn say_who_is_waited_for(repo: &Repo, targets: &[RepoPath], watch: &dyn Watch) {
@@ -257,7 +303,7 @@ pub fn resume(repo: &Repo) -> Result<()> {
 pub fn abort(engine: &Engine, args: &api::At) -> Result<Aborted> {
     let repo = engine.repo(&args.repo)?;
     let wait = engine.settings().file.commit.wait.0;
-    let Some(_turn) = repo.turn.try_lock_for(wait) else {
+    let Some(_turn) = repo.turn.take(wait) else {
         return Err(Failure::new(
             Kind::Busy,
             format!("a commit of {} is under way", args.repo),

@@ -190,6 +190,11 @@ pub trait Progress: Send + Sync {
     fn unsealed(&self, files: u64, bytes: u64);
     /// After the machine had stopped: so many of so many objects were hashed again.
     fn rehashed(&self, done: u64, total: u64);
+    /// True if a freeze should rather give up than go on waiting for writers: somebody else has
+    /// something to do.
+    fn gives_way(&self) -> bool {
+        false
+    }
 }
 
 /// Says nothing.

@@ -33,7 +33,7 @@ fn follow(engine: &Weak<Engine>) {
         for repo in engine.open_repos() {
             let pinned = engine.settings().repository(repo.name()).refresh == Refresh::Pinned;
             // whoever has its turn moves the base itself
-            let Some(_turn) = repo.turn.try_lock() else {
+            let Some(_turn) = repo.turn.take_if_free() else {
                 continue;
             };
             if pinned || !repo.stage.frozen().is_empty() {

@@ -62,7 +62,7 @@ impl Engine {
         self.must_be_registered(name)?;
         let open = self.open_repos().into_iter().find(|r| r.name() == name);
         // whoever publishes right now may finish first
-        let _turn = open.as_ref().map(|repo| repo.turn.lock());
+        let _turn = open.as_ref().map(|repo| repo.turn.take_at_last());
         if let Some(repo) = &open {
             let files = repo.stage.summary().open_files;
             if !files.is_empty() {
@@ -130,7 +130,7 @@ impl Engine {
             .open_repos()
             .into_iter()
             .find(|r| r.name() == args.repo);
-        let _turn = open.as_ref().map(|repo| repo.turn.lock());
+        let _turn = open.as_ref().map(|repo| repo.turn.take_at_last());
         let target = match args.tag.as_str() {
             "trunk-previous" => None,
             tag => Some(tag),

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use store::{Head, Repository};
 
 use super::health::Looked;
+use super::turn::Turn;
 use crate::access::WriteRules;
 use crate::clock;
 use crate::config::Settings;
@@ -83,7 +84,7 @@ pub struct Repo {
     /// What is staged.
     pub stage: Arc<Stage>,
     /// Held by whoever publishes, rolls back or aborts.
-    pub turn: Mutex<()>,
+    pub turn: Turn,
     /// Where a commit keeps its state.
     pub txn_dir: PathBuf,
     /// What `status` last saw of the catalogs.
@@ -147,7 +148,7 @@ impl Repo {
         let repo = Self {
             published,
             stage,
-            turn: Mutex::new(()),
+            turn: Turn::default(),
             txn_dir,
             looked: Mutex::default(),
         };

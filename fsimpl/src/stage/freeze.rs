@@ -22,6 +22,8 @@ use crate::types::Ino;
 
 /// How often a waiter is told how far sealing is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// How soon a freeze that waits for writers gives way to somebody else.
+const GIVE_WAY_AFTER: Duration = Duration::from_millis(50);
 
 /// A snapshot whose files may not be sealed yet.
 struct Snapshot {
@@ -46,7 +48,7 @@ impl Stage {
         let targets = sorted(targets)?;
         let _held = self.hold_params();
         self.unseal_stale(&targets, progress)?;
-        let snapshot = self.snapshot(&targets, open_files)?;
+        let snapshot = self.snapshot(&targets, open_files, progress)?;
         let id = snapshot.id;
         let skipped = snapshot.skipped.clone();
         let made = self
@@ -132,6 +134,7 @@ impl Stage {
         &self,
         targets: &[RepoPath],
         open_files: OpenFiles,
+        progress: &dyn Progress,
     ) -> Result<Snapshot, FreezeError> {
         let deadline = match open_files {
             OpenFiles::Wait(time) => Instant::now() + time,
@@ -149,10 +152,17 @@ impl Stage {
                 return self.take(&mut tree, targets, open);
             }
             drop(tree);
-            if open_files == OpenFiles::Fail || !waiting.for_another(seen, deadline) {
-                return Err(FreezeError::OpenFiles(
-                    open.into_iter().map(|(_, file)| file).collect(),
-                ));
+            let in_the_way = || {
+                let files = open.iter().map(|(_, file)| file.clone());
+                FreezeError::OpenFiles(files.collect())
+            };
+            if open_files == OpenFiles::Fail {
+                return Err(in_the_way());
+            }
+            while !waiting.for_another(seen, deadline.min(Instant::now() + GIVE_WAY_AFTER)) {
+                if Instant::now() >= deadline || progress.gives_way() {
+                    return Err(in_the_way());
+                }
             }
         }
     }

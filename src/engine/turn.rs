@@ -1,0 +1,52 @@
+//! The turn of a repository: one commit, rollback or abort at a time.
+//!
+//! Whoever merely waits for files to be closed passes it on to those who have something to do: a
+//! commit of one path is not held up by a writer below another.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+
+/// See the module's head.
+#[derive(Default)]
+pub struct Turn {
+    lock: Mutex<()>,
+    waiting: AtomicUsize,
+}
+
+/// Held while it is one's turn.
+pub type Taken<'t> = MutexGuard<'t, ()>;
+
+impl Turn {
+    /// Waits for the turn, for so long.
+    pub fn take(&self, within: Duration) -> Option<Taken<'_>> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let taken = self.lock.try_lock_for(within);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        taken
+    }
+
+    /// Waits for the turn, however long that takes.
+    pub fn take_at_last(&self) -> Taken<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let taken = self.lock.lock();
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        taken
+    }
+
+    /// The turn, if it is nobody's.
+    pub fn take_if_free(&self) -> Option<Taken<'_>> {
+        self.lock.try_lock()
+    }
+
+    /// True if somebody waits for it.
+    pub fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Lets the one who has waited longest have it.
+    pub fn pass_on(taken: Taken<'_>) {
+        MutexGuard::unlock_fair(taken);
+    }
+}
