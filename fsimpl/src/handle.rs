@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use store::ContentFile;
 
 use crate::error::{FsError, Result};
@@ -169,6 +169,8 @@ pub(crate) struct OpenTable {
     files: RwLock<HashMap<u64, Arc<OpenFile>>>,
     dirs: RwLock<HashMap<u64, Arc<OpenDir>>>,
     inodes: Mutex<InoMap<(Arc<OpenInode>, u32)>>,
+    /// Read by whoever makes a file that is open from its beginning; taken before the tree's lock.
+    making: RwLock<()>,
     closes: Mutex<Closes>,
     closed: Condvar,
     looked: Condvar,
@@ -216,6 +218,16 @@ impl Drop for Waiting<'_> {
 }
 
 impl OpenTable {
+    /// Held by whoever makes a file and opens it: a snapshot sees it open, or not at all.
+    pub(crate) fn making(&self) -> RwLockReadGuard<'_, ()> {
+        self.making.read()
+    }
+
+    /// As long as this is held, every file that was made to be open is.
+    pub(crate) fn none_half_made(&self) -> RwLockWriteGuard<'_, ()> {
+        self.making.write()
+    }
+
     fn fresh(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed) + 2
     }

@@ -123,6 +123,7 @@ impl Stage {
         if flags.write {
             self.open.let_look();
         }
+        let making = self.open.making();
         let number = self.backing.fresh();
         let body = Body::File(File {
             size: 0,
@@ -135,8 +136,18 @@ impl Stage {
             former: None,
         });
         match self.make(caller, parent, name, perm, body) {
-            Ok(attr) => Ok((attr, self.open_new(caller, &attr, number, flags)?)),
+            Ok(attr) => match self.open_new(caller, &attr, number, flags) {
+                Ok(handle) => Ok((attr, handle)),
+                Err(error) => {
+                    drop(making);
+                    // whoever is told that it failed finds no file
+                    let _ = self.unlink(parent, name);
+                    self.forget(attr.ino, 1);
+                    Err(error)
+                }
+            },
             Err(FsError::Exists) if !flags.exclusive => {
+                drop(making);
                 let attr = self.lookup(parent, name)?;
                 match self.open_file(caller, attr.ino, flags) {
                     Ok(handle) => Ok((self.getattr(attr.ino, None)?, handle)),

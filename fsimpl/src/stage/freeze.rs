@@ -143,6 +143,7 @@ impl Stage {
         let waiting = self.open.wait_for_writers();
         loop {
             let seen = waiting.gone();
+            let made = self.open.none_half_made();
             let mut tree = self.tree.write();
             if let Some(mark) = &tree.frozen {
                 return Err(FreezeError::Frozen(mark.id));
@@ -151,7 +152,7 @@ impl Stage {
             if open.is_empty() || open_files == OpenFiles::Skip {
                 return self.take(&mut tree, targets, open);
             }
-            drop(tree);
+            drop((tree, made));
             let in_the_way = || {
                 let files = open.iter().map(|(_, file)| file.clone());
                 FreezeError::OpenFiles(files.collect())
