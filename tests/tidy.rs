@@ -81,10 +81,7 @@ fn one_file_speaks_each_protocol() {
     let root = workspace_root();
     for (word, only) in [
         // the second is a filesystem for tests, which is no part of the program
-        (
-            "fuser::",
-            &["fsimpl/src/fuse", "tests/powerloss/layer.rs"][..],
-        ),
+        ("fuser::", &["fsimpl/src/fuse", "tests/support/layer"][..]),
         ("flate2::", &["formats/src/compress"]),
     ] {
         for room in [
