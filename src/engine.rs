@@ -24,6 +24,7 @@ use crate::state::{DaemonInfo, Lock, State};
 mod health;
 mod look;
 mod manage;
+mod patience;
 pub mod repo;
 
 pub use look::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
@@ -39,6 +40,7 @@ pub struct Engine {
     repos: RwLock<BTreeMap<String, Arc<Repo>>>,
     live: OnceLock<Live>,
     scratches: AtomicU64,
+    looks: patience::Looks,
     _lock: Lock,
 }
 
@@ -82,6 +84,7 @@ impl Engine {
             repos: RwLock::default(),
             live: OnceLock::new(),
             scratches: AtomicU64::new(0),
+            looks: patience::Looks::default(),
             _lock: lock,
         }
     }
@@ -252,6 +255,9 @@ impl Engine {
     }
 
     fn must_be_registered(&self, name: &str) -> Result<()> {
+        if self.repos.read().contains_key(name) {
+            return Ok(());
+        }
         let known = self.state.repositories()?;
         if known.iter().any(|k| k == name) {
             return Ok(());

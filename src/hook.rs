@@ -21,7 +21,7 @@ use crate::api::{self, PathText, Progress, Staged, Step, Unit, Watch};
 use crate::clock;
 use crate::config::{OnConflict, OnUnmount, OpenFiles};
 use crate::engine::Engine;
-use crate::engine::repo::Repo;
+use crate::engine::repo::{Repo, UnderWay};
 use crate::engine::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
 use crate::report::{Failure, Kind, Result};
 
@@ -47,6 +47,7 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
         )
         .hint("try again, or --wait longer"));
     };
+    let under_way = repo.begin();
     // a commit that could not be resumed earlier must be settled before the next one
     resume(&repo)?;
     let base = whitelist_holds(&repo.published, defaults.whitelist_min.0)?;
@@ -72,6 +73,7 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
             );
         }
     }
+    under_way.at(Step::Seal);
     let frozen = repo
         .stage
         .freeze(&targets, open_files, &Sealing::new(watch))?;
@@ -81,7 +83,13 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
         OnConflict::Fail => commit::OnConflict::Fail,
         OnConflict::Ours => commit::OnConflict::Ours,
     };
-    let mut committed = match publish(&repo, frozen, args, on_conflict, watch)? {
+    let mut committed = match publish(
+        &repo,
+        frozen,
+        args,
+        on_conflict,
+        &Publishing(watch, &under_way),
+    )? {
         Some(visible) => of_visible(&visible),
         None => Committed {
             revision: base.revision,
@@ -128,7 +136,7 @@ fn publish(
     frozen: Frozen,
     args: &api::Commit,
     on_conflict: commit::OnConflict,
-    watch: &dyn Watch,
+    progress: &Publishing<'_>,
 ) -> Result<Option<Box<Visible>>> {
     let snapshot = frozen.id;
     let request = Request {
@@ -143,7 +151,8 @@ fn publish(
         clock: std::sync::Arc::new(clock::wall),
     };
     let publisher = &repo.published.publisher;
-    match commit::publish(&request, publisher, &repo.txn_dir, &Publishing(watch)) {
+    progress.1.at(Step::Store);
+    match commit::publish(&request, publisher, &repo.txn_dir, progress) {
         Ok(Outcome::Visible(visible)) => {
             retire(repo, snapshot, &visible)?;
             Ok(Some(visible))
@@ -346,7 +355,7 @@ fn all_of(repo: String) -> api::Commit {
 }
 
 /// A commit's progress, as the API says it.
-struct Publishing<'a>(&'a dyn Watch);
+struct Publishing<'a>(&'a dyn Watch, &'a UnderWay<'a>);
 
 impl commit::Progress for Publishing<'_> {
     fn step(&self, step: commit::Step, done: u64, total: u64) {
@@ -355,6 +364,7 @@ impl commit::Progress for Publishing<'_> {
             commit::Step::Catalogs => (Step::Catalogs, Unit::Catalogs),
             commit::Step::Submit => (Step::Submit, Unit::Steps),
         };
+        self.1.at(step);
         self.0.progress(Progress {
             step,
             done,
