@@ -14,8 +14,19 @@ use crate::support::{REPO, Sandbox};
 const PATIENCE: Duration = Duration::from_secs(150);
 
 pub struct World {
+    /// Goes first: a daemon whose calls hang cannot even be killed.
+    _clearing: Clearing,
     pub sandbox: Sandbox,
     layer: Option<Layer>,
+}
+
+/// Clears the faults when it is dropped, a test that fails included.
+struct Clearing(Arc<Faults>);
+
+impl Drop for Clearing {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
 }
 
 impl World {
@@ -26,6 +37,7 @@ impl World {
         }
         let layer = Layer::mount(tree, &sandbox.state(), Arc::new(AtomicU64::new(0)));
         Self {
+            _clearing: Clearing(layer.faults()),
             sandbox,
             layer: Some(layer),
         }
@@ -83,5 +95,18 @@ impl Guard {
             }
         });
         Self { _done: done }
+    }
+}
+
+/// Waits for what others do in their own time.
+#[track_caller]
+pub fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{what}: not within a minute"
+        );
+        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -39,6 +39,19 @@ impl Call {
         Self::Resize,
         Self::Sync,
     ];
+    pub const ALL: [Self; 11] = [
+        Self::Open,
+        Self::Read,
+        Self::Write,
+        Self::Create,
+        Self::MakeDir,
+        Self::Link,
+        Self::Rename,
+        Self::Remove,
+        Self::Resize,
+        Self::Sync,
+        Self::List,
+    ];
 }
 
 /// What happens to a call that meets a fault.
