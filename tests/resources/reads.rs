@@ -65,6 +65,55 @@ fn staged_bytes_that_cannot_be_read() {
     world.end();
 }
 
+/// While changes cannot be recorded, `status` says so, and says so no longer when they can.
+#[test]
+fn changes_that_cannot_be_recorded() {
+    if skip_unless(can_mount(), "/dev/fuse") {
+        return;
+    }
+    let mut world = World::of(Sandbox::new(), Tree::new());
+    world.sandbox.ok(["mkfs", REPO]);
+    fs::write(world.sandbox.dir.path().join("config.toml"), CONFIG).unwrap();
+    world.mount();
+    let guard = Guard::over(&world);
+    let root = world.sandbox.root();
+    let errors = |world: &World| {
+        let status = world.sandbox.json(["status", REPO]);
+        status["repositories"][0]["errors"].clone()
+    };
+    write(&root.join("staged"), b"staged");
+    for (fault, said) in [
+        (Errno::IO, "Input/output error"),
+        (Errno::NOSPC, "no space left"),
+        (Errno::DQUOT, "no space left"),
+    ] {
+        let faults = world.faults();
+        let journal = stage().join("journal");
+        faults.add(Fault::lasting(&Call::GROWING, journal, Harm::Fails(fault)));
+        let error = fs::create_dir(root.join("dir")).unwrap_err();
+        let full = Errno::NOSPC.raw_os_error();
+        let expected = if fault == Errno::IO {
+            fault.raw_os_error()
+        } else {
+            full
+        };
+        assert_eq!(error.raw_os_error(), Some(expected));
+        assert_eq!(fs::read(root.join("staged")).unwrap(), b"staged");
+        let told = errors(&world).to_string();
+        assert!(told.contains("changes cannot be recorded"), "{told}");
+        assert!(told.contains(said), "{told}");
+        faults.clear();
+        assert_eq!(errors(&world), serde_json::json!([]));
+        assert!(!root.join("dir").exists());
+        fs::create_dir(root.join("dir")).unwrap();
+        fs::remove_dir(root.join("dir")).unwrap();
+    }
+    world.sandbox.ok(["commit", REPO]);
+    world.sandbox.check();
+    drop(guard);
+    world.end();
+}
+
 /// Where a staged file's bytes lie, from the layer's root.
 fn backing_of(world: &World, bytes: &[u8]) -> PathBuf {
     let backing = stage().join("backing");
