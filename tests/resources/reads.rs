@@ -158,7 +158,7 @@ fn a_cache_is_not_believed() {
         assert!(fs::read(root.join("file")).unwrap() == whole);
         assert_eq!(fs::read(root.join("nested/file")).unwrap(), b"nested");
         sandbox.unmount();
-        let files = caches.iter().flat_map(|cache| walkdir::WalkDir::new(cache));
+        let files = caches.iter().flat_map(walkdir::WalkDir::new);
         for entry in files.filter_map(Result::ok) {
             if !entry.file_type().is_file() || entry.metadata().unwrap().len() == 0 {
                 continue;

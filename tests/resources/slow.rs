@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::world::{Guard, World, stage, storage, wait_for};
 use crate::support::layer::Tree;
-use crate::support::layer::faults::{Call, Fault, Harm, Times};
+use crate::support::layer::faults::{Call, Fault, Harm};
 use crate::support::script::{Excuse, Run, prepare};
 use crate::support::{REPO, Sandbox, can_mount, skip_unless, write};
 
@@ -190,18 +190,21 @@ fn short_reads_and_writes_are_gone_on_with() {
     };
     let guard = Guard::over(&world);
     let faults = world.faults();
-    faults.add(Fault {
-        calls: vec![Call::Read, Call::Write],
-        below: "".into(),
-        after: 0,
-        times: Times::UntilCleared,
-        harm: Harm::Short,
-    });
+    // where the kernel itself copies whole files (catalogs, in txn), a short read is their end to it
+    for below in ["stage", "srv", "spool"] {
+        faults.add(Fault::lasting(
+            &[Call::Read, Call::Write],
+            below,
+            Harm::Short,
+        ));
+    }
     let mut run = Run::new(&mut world.sandbox, Excuse::Errnos(Vec::new()));
     let failed = run.script().is_err();
     assert!(!failed, "{}", run.said);
     run.judge("short");
     assert!(faults.met() > 100, "{}", faults.met());
+    // the journal's engine takes a short read for a torn table when it is opened, and refuses it
+    faults.clear();
     run.finish("short");
     drop(guard);
     world.end();
