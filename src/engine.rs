@@ -24,6 +24,7 @@ use crate::state::{DaemonInfo, Lock, State};
 mod health;
 mod look;
 mod manage;
+mod patience;
 pub mod repo;
 pub mod turn;
 
@@ -40,6 +41,7 @@ pub struct Engine {
     repos: RwLock<BTreeMap<String, Arc<Repo>>>,
     live: OnceLock<Live>,
     scratches: AtomicU64,
+    looks: patience::Looks,
     _lock: Lock,
 }
 
@@ -83,6 +85,7 @@ impl Engine {
             repos: RwLock::default(),
             live: OnceLock::new(),
             scratches: AtomicU64::new(0),
+            looks: patience::Looks::default(),
             _lock: lock,
         }
     }
@@ -253,6 +256,9 @@ impl Engine {
     }
 
     fn must_be_registered(&self, name: &str) -> Result<()> {
+        if self.repos.read().contains_key(name) {
+            return Ok(());
+        }
         let known = self.state.repositories()?;
         if known.iter().any(|k| k == name) {
             return Ok(());

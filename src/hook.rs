@@ -21,7 +21,7 @@ use crate::api::{self, PathText, Progress, Staged, Step, Unit, Watch};
 use crate::clock;
 use crate::config::{OnConflict, OnUnmount, OpenFiles};
 use crate::engine::Engine;
-use crate::engine::repo::Repo;
+use crate::engine::repo::{Repo, UnderWay};
 use crate::engine::turn::{Taken, Turn};
 use crate::engine::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
 use crate::report::{Failure, Kind, Result};
@@ -60,14 +60,20 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
             );
         }
     }
-    let (_turn, frozen) = snapshot(&repo, &targets, open_files, began + wait, watch)?;
+    let (_turn, under_way, frozen) = snapshot(&repo, &targets, open_files, began + wait, watch)?;
     let freeze = began.elapsed().as_secs_f64();
     let skipped = frozen.skipped.iter().map(open_file).collect();
     let on_conflict = match args.on_conflict.unwrap_or(defaults.on_conflict) {
         OnConflict::Fail => commit::OnConflict::Fail,
         OnConflict::Ours => commit::OnConflict::Ours,
     };
-    let mut committed = match publish(&repo, frozen, args, on_conflict, watch)? {
+    let mut committed = match publish(
+        &repo,
+        frozen,
+        args,
+        on_conflict,
+        &Publishing(watch, &under_way),
+    )? {
         Some(visible) => of_visible(&visible),
         None => Committed {
             revision: base.revision,
@@ -99,7 +105,7 @@ fn snapshot<'r>(
     open_files: OpenFiles,
     deadline: Instant,
     watch: &dyn Watch,
-) -> Result<(Taken<'r>, Frozen)> {
+) -> Result<(Taken<'r>, UnderWay<'r>, Frozen)> {
     let left = || deadline.saturating_duration_since(Instant::now());
     loop {
         let Some(turn) = repo.turn.take(left()) else {
@@ -109,8 +115,10 @@ fn snapshot<'r>(
             )
             .hint("try again, or --wait longer"));
         };
+        let under_way = repo.begin();
         // a commit that could not be resumed earlier must be settled before the next one
         resume(repo)?;
+        under_way.at(Step::Seal);
         let policy = match open_files {
             OpenFiles::Wait => fsimpl::OpenFiles::Wait(left()),
             OpenFiles::Skip => fsimpl::OpenFiles::Skip,
@@ -124,9 +132,10 @@ fn snapshot<'r>(
             Err(FreezeError::OpenFiles(_))
                 if open_files == OpenFiles::Wait && !left().is_zero() =>
             {
+                drop(under_way);
                 Turn::pass_on(turn);
             }
-            made => return Ok((turn, made?)),
+            made => return Ok((turn, under_way, made?)),
         }
     }
 }
@@ -174,7 +183,7 @@ fn publish(
     frozen: Frozen,
     args: &api::Commit,
     on_conflict: commit::OnConflict,
-    watch: &dyn Watch,
+    progress: &Publishing<'_>,
 ) -> Result<Option<Box<Visible>>> {
     let snapshot = frozen.id;
     let request = Request {
@@ -189,7 +198,8 @@ fn publish(
         clock: std::sync::Arc::new(clock::wall),
     };
     let publisher = &repo.published.publisher;
-    match commit::publish(&request, publisher, &repo.txn_dir, &Publishing(watch)) {
+    progress.1.at(Step::Store);
+    match commit::publish(&request, publisher, &repo.txn_dir, progress) {
         Ok(Outcome::Visible(visible)) => {
             retire(repo, snapshot, &visible)?;
             Ok(Some(visible))
@@ -392,7 +402,7 @@ fn all_of(repo: String) -> api::Commit {
 }
 
 /// A commit's progress, as the API says it.
-struct Publishing<'a>(&'a dyn Watch);
+struct Publishing<'a>(&'a dyn Watch, &'a UnderWay<'a>);
 
 impl commit::Progress for Publishing<'_> {
     fn step(&self, step: commit::Step, done: u64, total: u64) {
@@ -401,6 +411,7 @@ impl commit::Progress for Publishing<'_> {
             commit::Step::Catalogs => (Step::Catalogs, Unit::Catalogs),
             commit::Step::Submit => (Step::Submit, Unit::Steps),
         };
+        self.1.at(step);
         self.0.progress(Progress {
             step,
             done,

@@ -54,7 +54,9 @@ impl Display {
     }
 }
 
-fn title(step: Step) -> &'static str {
+/// What is being done, in a word.
+#[must_use]
+pub fn title(step: Step) -> &'static str {
     match step {
         Step::Recover => "recovering",
         Step::Seal => "sealing",

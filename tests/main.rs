@@ -22,6 +22,7 @@ mod powerloss;
 mod progress;
 mod publish;
 mod reftest;
+mod resources;
 mod side_by_side;
 mod space;
 mod support;

@@ -6,10 +6,7 @@
 //! what is left is cut short now and then. `PREPUB_IMAGES` says how many (scripts/soak), and
 //! `PREPUB_SEED` which; a failure names its seed and image, and leaves the image in a directory.
 
-mod layer;
 mod model;
-mod record;
-mod tree;
 mod workload;
 
 use std::fs;
@@ -19,11 +16,9 @@ use std::sync::atomic::Ordering;
 
 use crate::support::dice::Dice;
 use crate::support::golden::manifest_field;
+use crate::support::layer::{Cut, Layer, Rules, Tree};
 use crate::support::{REPO, Sandbox, can_mount, skip_unless};
-use layer::{Cut, Layer};
 use model::{Found, Model};
-use record::Rules;
-use tree::Tree;
 use workload::{Workload, look};
 
 /// Power losses of each test: the short form of a soak.

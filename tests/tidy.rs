@@ -81,10 +81,7 @@ fn one_file_speaks_each_protocol() {
     let root = workspace_root();
     for (word, only) in [
         // the second is a filesystem for tests, which is no part of the program
-        (
-            "fuser::",
-            &["fsimpl/src/fuse", "tests/powerloss/layer.rs"][..],
-        ),
+        ("fuser::", &["fsimpl/src/fuse", "tests/support/layer"][..]),
         ("flate2::", &["formats/src/compress"]),
     ] {
         for room in [
@@ -140,6 +137,7 @@ fn no_forgotten_test_file() {
 fn room_of_tests(room: &str) -> PathBuf {
     let below = match room.split_once('/') {
         Some(("mount", file)) => format!("fsimpl/tests/mount/{file}.rs"),
+        Some(("resources", file)) => format!("tests/resources/{file}.rs"),
         Some((crate_, file)) => format!("{crate_}/tests/{file}.rs"),
         None => format!("tests/{room}.rs"),
     };

@@ -83,7 +83,7 @@ pub enum FsError {
     /// EBUSY.
     #[error("busy")]
     Busy,
-    /// EIO or ENOSPC: a file of the stage.
+    /// EIO, ENOSPC, EDQUOT, or ENFILE where descriptors have run out: a file of the stage.
     #[error("staged file {path}")]
     Backing {
         /// Which.
@@ -134,6 +134,8 @@ impl FsError {
             Self::Backing { source, .. } => match source.raw_os_error() {
                 Some(errno @ (libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EINVAL)) => errno,
                 Some(libc::EOPNOTSUPP) => libc::EOPNOTSUPP,
+                // it is not the caller who has too many
+                Some(libc::EMFILE | libc::ENFILE) => libc::ENFILE,
                 _ => libc::EIO,
             },
             Self::Journal(source) if source.is_no_space() => libc::ENOSPC,

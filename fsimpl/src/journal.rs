@@ -282,6 +282,15 @@ impl Journal {
         })
     }
 
+    /// Puts right what a failed operation left, if any did; an error if that cannot be done yet.
+    pub(crate) fn settle(&self) -> Result<(), JournalError> {
+        let mut state = self.state.lock();
+        if state.engine.is_some() && state.to_undo.is_empty() {
+            return Ok(());
+        }
+        self.revive(&mut state).map(|_| ())
+    }
+
     /// Visits every record whose key begins with `prefix`, by key.
     pub(crate) fn for_each<T: DeserializeOwned, E: From<JournalError>>(
         &self,

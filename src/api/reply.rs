@@ -5,7 +5,7 @@ mod status;
 mod upkeep;
 
 pub use changes::{Aborted, Change, Committed, Diff, DroppedXattr, Limit, Seconds, Summary, What};
-pub use status::{OpenFile, RepoStatus, Staged, Status, Trouble};
+pub use status::{OpenFile, RepoStatus, Staged, Status, Trouble, UnderWay};
 pub use upkeep::{
     Checked, Diagnosis, Finding, Made, Removed, Standing, Tag, Tags, Unmounted, Weight,
 };

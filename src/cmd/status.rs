@@ -8,6 +8,7 @@ use super::{Context, print};
 use crate::api::reply::{RepoStatus, Trouble};
 use crate::api::{Request, Status as StatusRequest, reply};
 use crate::cli::Status;
+use crate::progress::title;
 use crate::report::Result;
 
 /// From here on the whitelist's days are said to be few.
@@ -94,6 +95,14 @@ fn describe_repo(out: &mut String, repo: &RepoStatus) {
     if repo.unsealed_files > 0 {
         let files = plural(repo.unsealed_files, "file", "files");
         let _ = writeln!(out, "  unsealed  {files}, {}", bytes(repo.unsealed_bytes));
+    }
+    if let Some(commit) = &repo.commit {
+        let _ = writeln!(
+            out,
+            "  commit    {}, for {:.0} s",
+            title(commit.step),
+            commit.seconds
+        );
     }
     remarks(
         out,

@@ -41,6 +41,12 @@ impl Engine {
             Ok(report) => describe_disk(&report, status),
             Err(error) => status.errors.push(trouble(error.into())),
         }
+        if let Err(error) = repo.stage.settle_journal() {
+            let failure = Failure::from(error).while_doing("changes cannot be recorded");
+            status.errors.push(trouble(failure.hint_if_none(
+                "writers get an error until the state directory can be written again; nothing staged is lost",
+            )));
+        }
         let enforced = match repo.published.home.params() {
             Ok(params) => params.limits.enforce,
             Err(error) => return status.errors.push(trouble(error.into())),

@@ -1,6 +1,7 @@
 //! Looking: `status` and `diff`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use commit::publisher::Publisher;
@@ -8,6 +9,7 @@ use commit::{PathPreview, Preview, What};
 use formats::{Change, ChangeSet, Hash, RepoPath};
 use fsimpl::StageSummary;
 
+use super::patience::PATIENCE;
 use super::repo::{Published, Repo};
 use super::{Engine, days_until};
 use crate::api::reply::{self, DroppedXattr, Limit, OpenFile, RepoStatus, Summary, Trouble};
@@ -94,17 +96,21 @@ impl Engine {
             status.url = http.map(|http| format!("{http}/cvmfs/{name}"));
             status.path = Some(live.info.mountpoint.join(name).display().to_string());
         }
-        match self.published(name) {
-            Ok(published) => describe_published(&published, &mut status),
-            Err(failure) => status.errors.push(of_repository(failure)),
-        }
+        let answers = match self.published(name) {
+            Ok(published) => self.look_at_published(&published, &mut status),
+            Err(failure) => {
+                status.errors.push(of_repository(failure));
+                true
+            }
+        };
         match self.repo(name) {
             Ok(repo) => {
                 if wait {
                     repo.stage.wait_sealed(FOR_GOOD, &Sealing::new(watch));
                 }
-                describe_stage(&repo, &mut status);
-                self.describe_health(&repo, &mut status);
+                if self.look_at_stage(&repo, answers, &mut status) && answers {
+                    self.describe_health(&repo, &mut status);
+                }
             }
             Err(failure) => {
                 if !status.errors.iter().any(|t| t.failure.kind == failure.kind) {
@@ -113,6 +119,57 @@ impl Engine {
             }
         }
         status
+    }
+
+    /// Looks at what is published; false if its storage does not answer.
+    fn look_at_published(&self, published: &Arc<Published>, status: &mut RepoStatus) -> bool {
+        let (looked_at, so_far) = (Arc::clone(published), status.clone());
+        let seen = self
+            .looks
+            .within_patience(format!("{}: published", status.repo), move || {
+                let mut seen = so_far;
+                describe_published(&looked_at, &mut seen);
+                seen
+            });
+        let answers = seen.is_some();
+        match seen {
+            Some(seen) => *status = seen,
+            None => status.errors.push(of_repository(silent(
+                &format!("the storage of {}", published.name),
+                "what is staged or cached can be read and written meanwhile; commits wait for it",
+            ))),
+        }
+        answers
+    }
+
+    /// Looks at what is staged; false if the state directory does not answer.
+    fn look_at_stage(
+        &self,
+        repo: &Arc<Repo>,
+        storage_answers: bool,
+        status: &mut RepoStatus,
+    ) -> bool {
+        status.commit = repo.under_way().map(|(step, since)| reply::UnderWay {
+            step,
+            seconds: since.as_secs_f64(),
+        });
+        let (so_far, looked_at) = (status.clone(), Arc::clone(repo));
+        let seen = self
+            .looks
+            .within_patience(format!("{}: stage", status.repo), move || {
+                let mut seen = so_far;
+                describe_stage(&looked_at, storage_answers, &mut seen);
+                seen
+            });
+        let answers = seen.is_some();
+        match seen {
+            Some(seen) => *status = seen,
+            None => status.errors.push(of_repository(silent(
+                &format!("the stage in {}", self.state.stage(repo.name()).display()),
+                "whoever writes waits for it",
+            ))),
+        }
+        answers
     }
 
     pub(super) fn diff(&self, name: &str, paths: &[PathText]) -> Result<reply::Diff> {
@@ -155,6 +212,13 @@ fn of_repository(failure: Failure) -> Trouble {
     }
 }
 
+/// What has not answered in time.
+fn silent(what: &str, meanwhile: &str) -> Failure {
+    let seconds = PATIENCE.as_secs();
+    Failure::failed(format!("{what} has not answered for {seconds} s"))
+        .hint(format!("see whether its disk or server hangs; {meanwhile}"))
+}
+
 fn describe_published(published: &Published, status: &mut RepoStatus) {
     let now = clock::wall();
     match published.head(now) {
@@ -168,11 +232,12 @@ fn describe_published(published: &Published, status: &mut RepoStatus) {
     }
 }
 
-fn describe_stage(repo: &Repo, status: &mut RepoStatus) {
+fn describe_stage(repo: &Repo, storage_answers: bool, status: &mut RepoStatus) {
     let base = repo.stage.base_root();
     status.base_revision = match &status.root_hash {
         Some(root) if *root == base.to_string() => status.published_revision,
-        _ => revision_of(&repo.published, &base),
+        _ if storage_answers => revision_of(&repo.published, &base),
+        _ => None,
     };
     let StageSummary {
         added,

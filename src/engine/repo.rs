@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use commit::publisher::Publisher;
 use commit::{RepoHome, Stratum0};
@@ -15,6 +15,7 @@ use store::{Head, Repository};
 use super::health::Looked;
 use super::turn::Turn;
 use crate::access::WriteRules;
+use crate::api::Step;
 use crate::clock;
 use crate::config::Settings;
 use crate::report::{Context, Failure, Kind, Result};
@@ -89,6 +90,26 @@ pub struct Repo {
     pub txn_dir: PathBuf,
     /// What `status` last saw of the catalogs.
     pub(super) looked: Mutex<Option<Looked>>,
+    /// What the commit under way is doing, and since when it is under way.
+    under_way: Mutex<Option<(Step, Instant)>>,
+}
+
+/// A commit, for as long as it is under way.
+pub struct UnderWay<'r>(&'r Repo);
+
+impl UnderWay<'_> {
+    /// It has come to this step.
+    pub fn at(&self, step: Step) {
+        if let Some((at, _)) = &mut *self.0.under_way.lock() {
+            *at = step;
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        *self.0.under_way.lock() = None;
+    }
 }
 
 impl Repo {
@@ -151,6 +172,7 @@ impl Repo {
             turn: Turn::default(),
             txn_dir,
             looked: Mutex::default(),
+            under_way: Mutex::new(None),
         };
         if head.is_ok()
             && repo.stage.frozen().is_empty()
@@ -165,6 +187,20 @@ impl Repo {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.published.name
+    }
+
+    /// Says that a commit is under way.
+    #[must_use]
+    pub fn begin(&self) -> UnderWay<'_> {
+        *self.under_way.lock() = Some((Step::Recover, Instant::now()));
+        UnderWay(self)
+    }
+
+    /// What the commit under way is doing, and for how long it has been under way.
+    #[must_use]
+    pub fn under_way(&self) -> Option<(Step, Duration)> {
+        let under_way = *self.under_way.lock();
+        under_way.map(|(step, since)| (step, since.elapsed()))
     }
 
     /// Lets unstaged paths follow a published revision.

@@ -19,9 +19,12 @@ pub fn sync_filesystem(dir: impl AsFd) -> Result<(), Errno> {
     rustix::fs::syncfs(&dir)?;
     #[cfg(feature = "failpoints")]
     {
-        // nobody but that filesystem has an attribute of this name, and nobody needs an answer
+        // nobody but that filesystem has an attribute of this name; there only a failure is an answer
         let mut nothing: [u8; 0] = [];
-        let _ = rustix::fs::fgetxattr(&dir, SYNCED, &mut nothing);
+        let answer = rustix::fs::fgetxattr(&dir, SYNCED, &mut nothing);
+        if let Err(error @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) = answer {
+            return Err(error);
+        }
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 pub mod client;
 pub mod dice;
 pub mod golden;
+pub mod layer;
+pub mod script;
 pub mod small;
 pub mod trees;
 
@@ -239,6 +241,12 @@ impl Sandbox {
         }
         self.daemon = None;
         true
+    }
+
+    /// True if the daemon is there still.
+    pub fn is_alive(&mut self) -> bool {
+        let child = self.daemon.as_mut();
+        child.is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     /// Waits for a daemon that was asked to go (or that a failpoint ended).

@@ -13,6 +13,15 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 const SETTLING: Duration = Duration::from_millis(1);
 
 impl Stage {
+    /// Whether changes can be recorded, after one could not: what that left is put right, so that it
+    /// is known without anybody's writing.
+    ///
+    /// # Errors
+    /// [`crate::FsError::Journal`] while they cannot.
+    pub fn settle_journal(&self) -> Result<(), crate::FsError> {
+        Ok(self.journal.settle()?)
+    }
+
     /// What is staged.
     #[must_use]
     pub fn summary(&self) -> StageSummary {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::PathText;
+use crate::api::{PathText, Step};
 use crate::report::Failure;
 use crate::state::DaemonInfo;
 
@@ -43,6 +43,8 @@ pub struct RepoStatus {
     pub unsealed_bytes: u64,
     /// Files open for writing.
     pub open_files: Vec<OpenFile>,
+    /// The commit that is under way.
+    pub commit: Option<UnderWay>,
     /// What is wrong: files that cannot be sealed, a repository that cannot be read, a full disk,
     /// limits because of which a commit will be refused.
     pub errors: Vec<Trouble>,
@@ -52,6 +54,15 @@ pub struct RepoStatus {
     pub whitelist_days: Option<f64>,
     /// What on_unmount does.
     pub on_unmount: crate::config::OnUnmount,
+}
+
+/// A commit that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// What it is doing.
+    pub step: Step,
+    /// For how long it has been under way.
+    pub seconds: f64,
 }
 
 /// What is staged.

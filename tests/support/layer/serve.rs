@@ -1,44 +1,37 @@
-//! The filesystem that a daemon's state lies on: in memory, recorded, mounted through FUSE.
-//!
-//! What it does not have: unnamed temporary files (fuser 0.18 has no such request; a storage then
-//! names them, which takes the same durable steps), shared extents, and news of syncfs, which the
-//! kernel sends to no filesystem of its kind. The program tells of that under `failpoints`, by asking
-//! for [`SYNCED`] (store/src/sync.rs).
+//! What the layer answers to each request of the kernel's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::FallocateFlags;
 
+use super::Cut;
+use super::faults::{Call, Faults, Way};
+use super::places::Places;
 use super::record::Record;
 use super::tree::{Bytes, Kind, Names, Node, Number, Tree};
 
 /// Nobody but the kernel changes anything, so it may remember for ever.
 const TTL: Duration = Duration::from_secs(3600);
+/// Every read and write is to get here.
+const UNCACHED: FopenFlags = FopenFlags::FOPEN_DIRECT_IO;
 const SYNCED: &[u8] = b"user.prepub.syncfs";
 /// Blocks that there seem to be: 64 GiB.
 const BLOCKS: u64 = 16 << 20;
 
-/// A moment at which the power might have gone.
-pub struct Cut {
-    pub record: Record,
-    /// What the workload's clock said.
-    pub clock: u64,
-}
-
-struct State {
+pub(super) struct State {
     record: Record,
+    places: Places,
     listings: HashMap<u64, Vec<(Number, FileType, Vec<u8>)>>,
     next_handle: u64,
     /// Changes and syncs so far.
@@ -48,22 +41,16 @@ struct State {
 }
 
 #[derive(Clone)]
-struct Adapter {
-    state: Arc<parking_lot::Mutex<State>>,
-    clock: Arc<AtomicU64>,
+pub(super) struct Adapter {
+    pub state: Arc<parking_lot::Mutex<State>>,
+    pub clock: Arc<AtomicU64>,
+    pub faults: Arc<Faults>,
 }
 
-/// The mounted layer; taken off when dropped.
-pub struct Layer {
-    adapter: Adapter,
-    mountpoint: PathBuf,
-    session: Option<BackgroundSession>,
-}
-
-impl Layer {
-    /// Mounts a filesystem that holds `tree`. `clock` is read at the cut.
-    pub fn mount(tree: Tree, mountpoint: &Path, clock: Arc<AtomicU64>) -> Self {
+impl Adapter {
+    pub fn over(tree: Tree, clock: Arc<AtomicU64>) -> Self {
         let state = State {
+            places: Places::of(&tree),
             record: Record::over(tree),
             listings: HashMap::new(),
             next_handle: 1,
@@ -71,57 +58,46 @@ impl Layer {
             cut_at: None,
             cut: None,
         };
-        let adapter = Adapter {
+        Self {
             state: Arc::new(parking_lot::Mutex::new(state)),
             clock,
-        };
-        let mut config = Config::default();
-        config.mount_options = vec![MountOption::FSName("powerloss".to_owned())];
-        config.n_threads = Some(2);
-        let session = fuser::spawn_mount(adapter.clone(), mountpoint, &config).unwrap();
-        Self {
-            adapter,
-            mountpoint: mountpoint.to_owned(),
-            session: Some(session),
+            faults: Arc::default(),
         }
     }
 
-    /// The power may go after so many more changes.
-    pub fn cut_after(&self, changes: u64) {
-        let mut state = self.adapter.state.lock();
-        state.cut = None;
-        state.cut_at = Some(state.count + changes);
+    /// Waits where calls are slow or hang; fails where they fail. For calls on an inode.
+    fn pass(&self, by: &Request, call: Call, number: Number) -> Result<Way, Errno> {
+        self.faults.pass(by.pid(), call, || {
+            self.state.lock().places.path(number, None)
+        })
     }
 
-    /// The power goes now, if it has not gone yet.
-    pub fn cut(&self) -> Cut {
-        let mut state = self.adapter.state.lock();
-        state.cut_at = None;
-        let clock = self.adapter.clock.load(Ordering::SeqCst);
-        let now = |record: &Record| Cut {
-            record: record.clone(),
-            clock,
-        };
-        state.cut.take().unwrap_or_else(|| now(&state.record))
-    }
-
-    /// True if it has gone.
-    pub fn is_cut(&self) -> bool {
-        self.adapter.state.lock().cut.is_some()
-    }
-}
-
-impl Drop for Layer {
-    fn drop(&mut self) {
-        let detach = rustix::mount::UnmountFlags::DETACH;
-        if let Err(error) = rustix::mount::unmount(&self.mountpoint, detach) {
-            eprintln!("cannot take off the layer: {error}");
-        }
-        drop(self.session.take());
+    /// The same for calls on a name in a directory.
+    fn pass_name(&self, by: &Request, call: Call, dir: Number, name: &OsStr) -> Result<(), Errno> {
+        let path = || self.state.lock().places.path(dir, Some(name.as_bytes()));
+        self.faults.pass(by.pid(), call, path).map(|_| ())
     }
 }
 
 impl State {
+    pub fn cut_after(&mut self, changes: u64) {
+        self.cut = None;
+        self.cut_at = Some(self.count + changes);
+    }
+
+    pub fn cut_now(&mut self, clock: u64) -> Cut {
+        self.cut_at = None;
+        let now = |record: &Record| Cut {
+            record: record.clone(),
+            clock,
+        };
+        self.cut.take().unwrap_or_else(|| now(&self.record))
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.cut.is_some()
+    }
+
     /// Something is about to change, or to become durable.
     fn count(&mut self, clock: &AtomicU64) {
         if self.cut_at == Some(self.count) {
@@ -177,6 +153,7 @@ impl State {
             ..node
         };
         let number = self.record.make(node);
+        self.places.set(number, dir, &name);
         self.record.names(Names::Add(dir, name, number));
         self.attr(number)
     }
@@ -213,6 +190,7 @@ impl State {
             return Err(Errno::ENOTEMPTY);
         }
         if there != Some(number) {
+            self.places.set(number, to.0, &to.1);
             self.record.names(Names::Move(from, to, number));
         }
         Ok(())
@@ -278,7 +256,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -294,6 +272,11 @@ impl Filesystem for Adapter {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if size.is_some()
+            && let Err(error) = self.pass(request, Call::Resize, ino.0)
+        {
+            return reply.error(error);
+        }
         let done = self.change(|state| {
             let node = state.tree().node(ino.0).ok_or(Errno::ENOENT)?;
             let (perm, owner) = (node.perm, (node.uid, node.gid));
@@ -334,6 +317,9 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
+        if let Err(error) = self.pass_name(request, Call::Create, parent.0, name) {
+            return reply.error(error);
+        }
         let kind = match mode & libc_ifmt() {
             0o100_000 => Kind::File(Bytes::default()),
             _ => Kind::Special(mode),
@@ -354,6 +340,9 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        if let Err(error) = self.pass_name(request, Call::MakeDir, parent.0, name) {
+            return reply.error(error);
+        }
         let node = Node::new(Kind::Directory(BTreeMap::new()), mode);
         answer_entry(
             self.change(|state| state.make(request, parent.0, name, node)),
@@ -361,18 +350,16 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(
-            self.change(|state| state.remove(parent.0, name, false)),
-            reply,
-        );
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let passed = self.pass_name(request, Call::Remove, parent.0, name);
+        let remove = |()| self.change(|state| state.remove(parent.0, name, false));
+        answer(passed.and_then(remove), reply);
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(
-            self.change(|state| state.remove(parent.0, name, true)),
-            reply,
-        );
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let passed = self.pass_name(request, Call::Remove, parent.0, name);
+        let remove = |()| self.change(|state| state.remove(parent.0, name, true));
+        answer(passed.and_then(remove), reply);
     }
 
     fn symlink(
@@ -383,6 +370,9 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        if let Err(error) = self.pass_name(request, Call::Link, parent.0, name) {
+            return reply.error(error);
+        }
         let target = target.as_os_str().as_bytes().to_vec();
         let node = Node::new(Kind::Symlink(target), 0o777);
         answer_entry(
@@ -393,7 +383,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -403,22 +393,28 @@ impl Filesystem for Adapter {
     ) {
         let from = (parent.0, name.as_bytes().to_vec());
         let to = (newparent.0, newname.as_bytes().to_vec());
-        answer(self.change(|state| state.rename(from, to, flags)), reply);
+        let passed = self.pass_name(request, Call::Rename, newparent.0, newname);
+        let rename = |()| self.change(|state| state.rename(from, to, flags));
+        answer(passed.and_then(rename), reply);
     }
 
     fn link(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         newparent: INodeNo,
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
+        if let Err(error) = self.pass_name(request, Call::Link, newparent.0, newname) {
+            return reply.error(error);
+        }
         let name = newname.as_bytes().to_vec();
         let made = self.change(|state| {
             if state.tree().find(newparent.0, &name).is_some() {
                 return Err(Errno::EEXIST);
             }
+            state.places.set(ino.0, newparent.0, &name);
             state.record.names(Names::Add(newparent.0, name, ino.0));
             state.attr(ino.0)
         });
@@ -436,21 +432,24 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let node = Node::new(Kind::File(Bytes::default()), mode);
-        match self.change(|state| state.make(request, parent.0, name, node)) {
-            Ok(attr) => reply.created(
-                &TTL,
-                &attr,
-                Generation(0),
-                FileHandle(0),
-                FopenFlags::empty(),
-            ),
+        let passed = self.pass_name(request, Call::Create, parent.0, name);
+        let make = |()| self.change(|state| state.make(request, parent.0, name, node));
+        match passed.and_then(make) {
+            Ok(attr) => reply.created(&TTL, &attr, Generation(0), FileHandle(0), UNCACHED),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.pass(request, Call::Open, ino.0) {
+            Ok(_) => reply.opened(FileHandle(0), UNCACHED),
             Err(error) => reply.error(error),
         }
     }
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -459,6 +458,11 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let size = match self.pass(request, Call::Read, ino.0) {
+            Ok(Way::Whole) => size,
+            Ok(Way::Short) => size.div_ceil(2),
+            Err(error) => return reply.error(error),
+        };
         match self.state.lock().tree().file(ino.0) {
             Some(file) => reply.data(&file.read(offset, u64::from(size))),
             None => reply.error(Errno::EBADF),
@@ -467,7 +471,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -477,6 +481,11 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let data = match self.pass(request, Call::Write, ino.0) {
+            Ok(Way::Whole) => data,
+            Ok(Way::Short) => &data[..data.len().div_ceil(2)],
+            Err(error) => return reply.error(error),
+        };
         self.change(|state| state.record.write(ino.0, offset, data));
         reply.written(u32::try_from(data.len()).unwrap());
     }
@@ -485,24 +494,32 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.change(|state| state.record.sync(ino.0));
-        reply.ok();
+    fn fsync(&self, request: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let passed = self.pass(request, Call::Sync, ino.0);
+        let sync = |_| self.change(|state| state.record.sync(ino.0));
+        answer(passed.map(sync), reply);
     }
 
-    fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.change(|state| state.record.sync_dir(ino.0));
-        reply.ok();
+    fn fsyncdir(&self, request: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let passed = self.pass(request, Call::Sync, ino.0);
+        let sync = |_| self.change(|state| state.record.sync_dir(ino.0));
+        answer(passed.map(sync), reply);
     }
 
-    fn getxattr(&self, _: &Request, _: INodeNo, name: &OsStr, _: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, _: u32, reply: ReplyXattr) {
         if name.as_bytes() == SYNCED {
+            if let Err(error) = self.pass(request, Call::Sync, ino.0) {
+                return reply.error(error);
+            }
             self.change(|state| state.record.sync_all());
         }
         reply.error(Errno::ENODATA);
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if let Err(error) = self.pass(request, Call::List, ino.0) {
+            return reply.error(error);
+        }
         let mut state = self.state.lock();
         let dots = [&b"."[..], b".."].map(|dot| (ino.0, FileType::Directory, dot.to_vec()));
         let tree = state.tree();
@@ -551,7 +568,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -563,6 +580,9 @@ impl Filesystem for Adapter {
         let zeroes = mode.intersects(FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE);
         if !zeroes && !(mode - FallocateFlags::KEEP_SIZE).is_empty() {
             return reply.error(Errno::EOPNOTSUPP);
+        }
+        if let Err(error) = self.pass(request, Call::Resize, ino.0) {
+            return reply.error(error);
         }
         self.change(|state| {
             let size = state.tree().file(ino.0).map_or(0, |file| file.size);

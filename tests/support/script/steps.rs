@@ -9,10 +9,10 @@ use std::path::Path;
 use super::Run;
 use super::tree::{LABEL, Tree, What, file, renamed};
 
-/// The daemon is gone.
-pub struct Died;
+/// A step failed.
+pub struct Stopped;
 
-pub type Step = Result<(), Died>;
+pub type Step = Result<(), Stopped>;
 
 /// Files of this many bytes are cut into chunks.
 pub const LARGE: usize = 1 << 20;
