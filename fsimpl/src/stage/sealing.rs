@@ -165,7 +165,7 @@ impl Stage {
                     self.feed
                         .queue(ino, generation, Instant::now() + RETRY_AFTER);
                 } else {
-                    self.pins.settle(pin, Some(generation), || Ok(data));
+                    self.pins.settle(pin, generation, || Ok(data));
                     self.tell_droppable();
                 }
             }
@@ -181,7 +181,7 @@ impl Stage {
                     self.space.was_full();
                 }
                 node.run.seal_error = Some(Box::new(fault.clone()));
-                self.pins.settle(pin, Some(generation), || Err(fault));
+                self.pins.settle(pin, generation, || Err(fault));
                 self.feed
                     .queue(ino, generation, Instant::now() + RETRY_AFTER);
             }
