@@ -149,7 +149,7 @@ fn instant(text: &str) -> Option<i64> {
         None => (text, ""),
     };
     let days = match date.len() {
-        8 => date_of(&date[..4], &date[4..6], &date[6..])?,
+        8 => date_of(date.get(..4)?, date.get(4..6)?, date.get(6..)?)?,
         10 => {
             let mut parts = date.split('-');
             let day = date_of(parts.next()?, parts.next()?, parts.next()?)?;
