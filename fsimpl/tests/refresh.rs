@@ -253,3 +253,30 @@ fn a_directory_with_staged_names_follows_the_published_metadata() {
     let a = bench.ino("/a");
     eventually(|| heard.inodes.lock().contains(&a));
 }
+
+/// What a commit of ours has published is as it was for whoever has it open or knows it, although
+/// another publisher's revision lies between.
+#[test]
+fn a_commit_takes_no_place_from_what_it_published() {
+    let bench = bench();
+    let base = bench.stage().base_root();
+    bench.write("/a/one", b"mine");
+    bench.write("/a/new", b"new");
+    bench.mkdir("/b/moved").unwrap();
+    bench.rename("/a/sub", "/b/moved/sub").unwrap();
+    let frozen = bench.freeze("").unwrap();
+    let paths = ["/a/one", "/a/new", "/b/moved/sub/deep"];
+    let open = paths.map(|path| bench.open_write(path));
+    let theirs = bench.published.publish_with(&base, |tree, published| {
+        published.put(tree, "/theirs", file(b"theirs"));
+    });
+    let root = bench.published.commit(&theirs, &frozen);
+    bench.stage().retire(frozen.id, &root).unwrap();
+    for (handle, path) in open.into_iter().zip(paths) {
+        bench.fs.write(&ROOT, handle, 0, b"MORE").unwrap();
+        bench.fs.release(handle).unwrap();
+        assert_eq!(bench.read(path)[..3], b"MORE"[..3], "{path}");
+    }
+    assert_eq!(bench.read("/theirs"), b"theirs");
+    assert_eq!(bench.read("/a/one"), b"MORE");
+}

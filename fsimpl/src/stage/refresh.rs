@@ -11,10 +11,20 @@ use formats::{Hash, Mtime, Name, RepoPath, Row};
 use super::retire::Vanished;
 use super::{Stage, StageError};
 use crate::error::{FsError, Result};
+use crate::handle::OpenInode;
 use crate::journal::{Batch, Journal, name_key};
 use crate::lower::Revisions;
 use crate::tree::{Dentry, Origin, RevId, Tree, Txn, Under, Unpublished, group_of, type_of};
 use crate::types::Ino;
+
+/// An unstaged inode, as the head moves.
+pub(super) struct Unstaged {
+    ino: Ino,
+    /// Where its row is.
+    was: (RevId, RepoPath),
+    /// Who had it open reads that.
+    open: Option<Arc<OpenInode>>,
+}
 
 impl Stage {
     /// Lets unstaged paths show the revision with this root catalog.
@@ -30,7 +40,7 @@ impl Stage {
         let revision = self.repository.revision(root).map_err(FsError::from)?;
         revision.find(&RepoPath::root()).map_err(FsError::from)?;
         let before = self.tree.read().revisions.clone();
-        let changed = {
+        let (changed, known) = {
             let mut tree = self.tree.write();
             if let Some(mark) = &tree.frozen {
                 return Err(StageError::Frozen(mark.id));
@@ -44,37 +54,52 @@ impl Stage {
             self.settle_vanished(&mut tree, gone);
             tree.prune_revisions();
             tree.forget_links();
-            changed
+            let mut known = self.unstaged(&tree);
+            known.retain(|known| known.was.0 == head);
+            for known in &mut known {
+                known.was.0 = before.head;
+            }
+            (changed, known)
         };
         for ino in changed {
             self.notices.inode(ino);
         }
-        self.after_new_head(&before);
+        self.after_new_head(&before, known);
         Ok(())
     }
 
-    /// Tells the kernel what it knows and what the new head has changed. Best effort: what cannot
-    /// be read is told as changed.
-    pub(super) fn after_new_head(&self, before: &Revisions) {
-        let known: Vec<(Ino, RevId, RepoPath)> = {
+    /// The unstaged inodes, and what each is now. To be asked with the tree locked, as the head
+    /// moves: who becomes known or is opened later has what the new head shows.
+    pub(super) fn unstaged(&self, tree: &Tree) -> Vec<Unstaged> {
+        let attached = tree.lower.iter().filter(|(_, l)| l.detached.is_none());
+        let unstaged = attached.filter_map(|(ino, _)| {
+            Some(Unstaged {
+                ino: *ino,
+                was: tree.origin(*ino)?,
+                open: self.open.inode(*ino),
+            })
+        });
+        unstaged.collect()
+    }
+
+    /// Tells the kernel what it knows and what the new head has changed of it. Best effort: what
+    /// cannot be read is told as changed.
+    pub(super) fn after_new_head(&self, before: &Revisions, known: Vec<Unstaged>) {
+        let (after, known) = {
             let tree = self.tree.read();
             if tree.revisions.head == before.head {
                 return;
             }
-            let unstaged = tree
-                .lower
-                .iter()
-                .filter(|(_, lower)| lower.detached.is_none());
-            let origin = |ino: Ino| tree.origin(ino).map(|(rev, path)| (ino, rev, path));
-            unstaged.filter_map(|(ino, _)| origin(*ino)).collect()
+            let now = |known: Unstaged| Some((tree.origin(known.ino)?, known));
+            let known: Vec<_> = known.into_iter().filter_map(now).collect();
+            (tree.revisions.clone(), known)
         };
-        let after = self.tree.read().revisions.clone();
-        for (ino, rev, published) in known {
+        for ((rev, published), known) in known {
             if rev != after.head {
                 // it was moved, and stays with the revision it was moved in
                 continue;
             }
-            let old = before.find(before.head, &published);
+            let old = before.find(known.was.0, &known.was.1);
             let new = after.find(rev, &published);
             if let (Ok(Some(old)), Ok(Some(new))) = (&old, &new)
                 && old.entry == new.entry
@@ -83,12 +108,7 @@ impl Stage {
                 continue;
             }
             tracing::debug!(path = %published, "changed by another publisher");
-            self.tell_changed(
-                ino,
-                (before.head, published),
-                old.ok().flatten(),
-                new.ok().flatten(),
-            );
+            self.tell_changed(known, old.ok().flatten(), new.ok().flatten());
         }
         // names that were missing may be there now
         self.notices.inode(Ino::ROOT);
@@ -96,8 +116,7 @@ impl Stage {
 
     fn tell_changed(
         &self,
-        ino: Ino,
-        was: (RevId, RepoPath),
+        Unstaged { ino, was, open }: Unstaged,
         old: Option<Arc<Row>>,
         new: Option<Arc<Row>>,
     ) {
@@ -113,7 +132,11 @@ impl Stage {
         };
         let now = (self.clock)();
         let mut tree = self.tree.write();
-        let must_lose_place = !same_type || (!same_content && self.open.is_open(ino));
+        let still_open = || match (&open, self.open.inode(ino)) {
+            (Some(was), Some(now)) => Arc::ptr_eq(was, &now),
+            _ => false,
+        };
+        let must_lose_place = !same_type || (!same_content && still_open());
         let Some(lower) = tree.lower.get_mut(&ino) else {
             return;
         };

@@ -36,15 +36,22 @@ impl Stage {
         let before = self.tree.read().revisions.clone();
         // nothing but our own commit lies between the two heads
         let alone;
-        {
+        let (known, dirs) = {
             let mut tree = self.tree.write();
             let mark = tree.frozen.clone().filter(|mark| mark.id == id);
             let mark = mark.ok_or(StageError::UnknownSnapshot(id))?;
             alone = previous_of(&revision) == Some(before.root_of(before.head));
+            // not what is unstaged from now on: that is as it was
+            let known = match alone {
+                true => Vec::new(),
+                false => self.unstaged(&tree),
+            };
             let head = tree.revisions.add(revision);
             let txn = Txn::begin(&mut tree, &self.journal, (self.clock)());
             let done = retire(txn, &mark, (head, alone))?;
             tree.frozen = None;
+            let dirs = done.gone.iter().filter(|gone| gone.is_dir);
+            let dirs: Vec<Ino> = dirs.map(|gone| gone.ino).collect();
             self.settle_vanished(&mut tree, done.gone);
             done.unstaged
                 .into_iter()
@@ -52,7 +59,8 @@ impl Stage {
             tree.prune_revisions();
             tree.forget_links();
             self.known.published(&done.objects);
-        }
+            (known, dirs)
+        };
         self.trim_clean()?;
         // a power loss must not bring back as staged what is published, once the caller has
         // forgotten its commit
@@ -61,7 +69,11 @@ impl Stage {
         self.feed.sweep_later();
         // else all that the kernel knows is as it was
         if !alone {
-            self.after_new_head(&before);
+            // others may have changed what is in them
+            for dir in dirs {
+                self.notices.inode(dir);
+            }
+            self.after_new_head(&before, known);
         }
         Ok(())
     }
