@@ -280,3 +280,24 @@ fn a_commit_takes_no_place_from_what_it_published() {
     assert_eq!(bench.read("/theirs"), b"theirs");
     assert_eq!(bench.read("/a/one"), b"MORE");
 }
+
+/// A directory that comes home after its snapshot, which has it elsewhere, keeps what is in it.
+#[test]
+fn a_directory_comes_home_while_it_is_published_elsewhere() {
+    let bench = bench();
+    let base = bench.stage().base_root();
+    bench.rename("/a/sub", "/b/sub").unwrap();
+    bench.write("/b/sub/new", b"new");
+    let frozen = bench.freeze("").unwrap();
+    bench.rename("/b/sub", "/a/sub").unwrap();
+    let root = bench.published.commit(&base, &frozen);
+    bench.stage().retire(frozen.id, &root).unwrap();
+    assert_eq!(bench.read("/a/sub/deep"), b"deep");
+    assert_eq!(bench.read("/a/sub/new"), b"new");
+    assert!(!bench.exists("/b/sub"));
+    let root = bench.commit("");
+    assert_eq!(bench.published.read(&root, "/a/sub/deep"), b"deep");
+    assert_eq!(bench.published.read(&root, "/a/sub/new"), b"new");
+    assert_eq!(bench.read("/a/sub/deep"), b"deep");
+    assert!(bench.changes().is_empty());
+}

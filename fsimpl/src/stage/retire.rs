@@ -199,15 +199,17 @@ impl Retiring<'_> {
         let Some(dir) = tree.require(ino)?.rec.dir() else {
             return Ok(None);
         };
-        if dir.origin == Origin::Inherit {
+        // what is not in the snapshot, or was not staged then, refers to what it did
+        let Some(path) = self.mark.published_at(tree.serial(ino)) else {
+            return Ok(None);
+        };
+        let published = (self.head, path.clone());
+        // one that is home again inherits, but was published where it was meanwhile
+        if dir.origin == Origin::Inherit && tree.origin(ino).as_ref() == Some(&published) {
             return Ok(None);
         }
-        // what is not in the snapshot, or was not staged then, refers to what it did
-        let published = self.mark.published_at(tree.serial(ino));
-        Ok(published.map(|path| Origin::At {
-            rev: self.head,
-            path: path.clone(),
-        }))
+        let (rev, path) = published;
+        Ok(Some(Origin::At { rev, path }))
     }
 
     fn name(
