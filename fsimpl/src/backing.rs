@@ -11,11 +11,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::StatVfs;
 
 use crate::error::{FsError, Result};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What ordinary writers leave free, so that the journal can always record a removal.
 pub(crate) const RESERVE_BYTES: u64 = 64 << 20;

@@ -17,13 +17,14 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, thread};
 
 /// Version of the values.
 const VERSION: u8 = 3;
@@ -323,7 +324,7 @@ fn open_unlocked(dir: &Path) -> Result<Engine, JournalError> {
         match Engine::open(dir) {
             Err(fjall::Error::Locked) if tries < REOPEN_TRIES => {
                 tries += 1;
-                std::thread::sleep(REOPEN_PAUSE);
+                thread::sleep(REOPEN_PAUSE);
             }
             other => return other.map_err(|source| wrap(dir, source)),
         }

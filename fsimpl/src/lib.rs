@@ -25,6 +25,7 @@ pub mod probe;
 pub mod seal;
 pub mod session;
 pub mod stage;
+mod sync;
 mod tree;
 pub mod types;
 mod writers;

@@ -15,13 +15,13 @@ mod write;
 mod xattr;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use formats::Name;
 
 use crate::backing::METADATA_BYTES;
 use crate::error::{FsError, Result};
 use crate::stage::Stage;
+use crate::sync::atomic::Ordering;
 use crate::tree::{Child, Staged, Tree, Txn};
 use crate::types::{Attr, Ino};
 

@@ -28,12 +28,10 @@ mod summary;
 mod walk;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use formats::{ChangeSet, Hash, RepoPath};
-use parking_lot::{Mutex, RwLock};
 use store::{ContentCache, ObjectStore, Repository};
 
 use crate::backing::Backing;
@@ -41,6 +39,8 @@ use crate::error::FsError;
 use crate::handle::OpenTable;
 use crate::journal::Journal;
 use crate::seal::{SealParams, Sealer};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
 use crate::tree::Tree;
 use crate::types::{Clock, Ino, Notifier};
 use crate::writers::Writers;
