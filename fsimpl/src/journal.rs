@@ -23,8 +23,8 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, thread};
 
 /// Version of the values.
 const VERSION: u8 = 3;
@@ -324,7 +324,8 @@ fn open_unlocked(dir: &Path) -> Result<Engine, JournalError> {
         match Engine::open(dir) {
             Err(fjall::Error::Locked) if tries < REOPEN_TRIES => {
                 tries += 1;
-                thread::sleep(REOPEN_PAUSE);
+                // theirs is real time, in a simulation, too
+                std::thread::sleep(REOPEN_PAUSE);
             }
             other => return other.map_err(|source| wrap(dir, source)),
         }

@@ -31,18 +31,37 @@ const RESERVED: &[u8] = b".cvmfs";
 impl Stage {
     /// Makes one change, records it and clears up.
     pub(crate) fn change<T>(&self, make: impl FnOnce(&mut Txn<'_>) -> Result<T>) -> Result<T> {
+        self.change_then(make, Ok)
+    }
+
+    /// As [`Stage::change`]; `then` is done before anybody sees what has changed.
+    fn change_then<T, U>(
+        &self,
+        make: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+        then: impl FnOnce(T) -> Result<U>,
+    ) -> Result<U> {
         let mut tree = self.tree.write();
         let mut txn = Txn::begin(&mut tree, &self.journal, (self.clock)());
         let value = make(&mut txn)?;
         let staged = txn.commit()?;
+        let value = then(value);
         self.reap(&mut tree, staged);
-        Ok(value)
+        value
     }
 
     /// As [`Stage::change`], for changes that add something: refused when space is short.
     pub(crate) fn add<T>(&self, make: impl FnOnce(&mut Txn<'_>) -> Result<T>) -> Result<T> {
+        self.add_then(make, Ok)
+    }
+
+    /// As [`Stage::change_then`] and [`Stage::add`].
+    pub(crate) fn add_then<T, U>(
+        &self,
+        make: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+        then: impl FnOnce(T) -> Result<U>,
+    ) -> Result<U> {
         self.backing.claim(METADATA_BYTES)?;
-        self.change(make)
+        self.change_then(make, then)
     }
 
     /// Forgets inodes without a name that nobody has open or knows.

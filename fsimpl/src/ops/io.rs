@@ -38,20 +38,20 @@ impl Stage {
         Ok(handle)
     }
 
-    /// Opens the file that was just made.
-    pub(crate) fn open_new(
+    /// The open inode of the file that is just being made, with the tree locked. It counts as one
+    /// that is written to: whoever writes first need not tell the journal, which knows the backing
+    /// file.
+    pub(crate) fn hold_new(
         &self,
-        caller: &Caller,
         attr: &Attr,
         number: u64,
         flags: OpenFlags,
-    ) -> Result<Handle> {
-        let inode = self.open.acquire(attr.ino, || {
+    ) -> Result<Arc<OpenInode>> {
+        self.open.acquire(attr.ino, || {
             Ok(OpenInode {
                 ino: attr.ino,
                 bytes: RwLock::new(Bytes::Backing { number, file: None }),
                 state: Mutex::new(OpenState {
-                    // whoever writes first need not tell the journal: it knows the backing file
                     dirty: flags.write,
                     size: 0,
                     mtime: attr.mtime,
@@ -59,16 +59,26 @@ impl Stage {
                     ..OpenState::default()
                 }),
             })
-        })?;
+        })
+    }
+
+    /// Opens the file that was just made.
+    pub(crate) fn open_new(
+        &self,
+        caller: &Caller,
+        inode: Arc<OpenInode>,
+        flags: OpenFlags,
+    ) -> Result<Handle> {
+        let ino = inode.ino;
         if !flags.write {
-            self.queue_seal(attr.ino);
+            self.queue_seal(ino);
         }
         self.open
             .add_file(Arc::clone(&inode), flags, caller.pid)
             .inspect_err(|_| {
                 self.settle(&inode);
                 self.let_go(&inode);
-                self.forget(attr.ino, 1);
+                self.forget(ino, 1);
             })
     }
 

@@ -129,8 +129,10 @@ impl Stage {
             raw: Raw::Unsynced,
             former: None,
         });
-        match self.make(caller, parent, name, perm, body) {
-            Ok(attr) => Ok((attr, self.open_new(caller, &attr, number, flags)?)),
+        // a snapshot that saw it closed would take it for empty, and keep that
+        let hold = |attr: Attr| Ok((attr, self.hold_new(&attr, number, flags)?));
+        match self.make_then(caller, parent, name, perm, body, hold) {
+            Ok((attr, inode)) => Ok((attr, self.open_new(caller, inode, flags)?)),
             Err(FsError::Exists) if !flags.exclusive => {
                 let attr = self.lookup(parent, name)?;
                 match self.open_file(caller, attr.ino, flags) {
@@ -153,9 +155,22 @@ impl Stage {
         perm: u16,
         body: Body,
     ) -> Result<Attr> {
+        self.make_then(caller, parent, name, perm, body, Ok)
+    }
+
+    /// As [`Stage::make`]; `then` is done before anybody sees it.
+    fn make_then<T>(
+        &self,
+        caller: &Caller,
+        parent: Ino,
+        name: &[u8],
+        perm: u16,
+        body: Body,
+        then: impl FnOnce(Attr) -> Result<T>,
+    ) -> Result<T> {
         let name = changeable(parent, name)?;
         self.warm(parent, &name)?;
-        self.add(|txn| {
+        let made = |txn: &mut Txn<'_>| {
             txn.tree.require_dir(parent)?;
             if txn.tree.is_gone(parent) {
                 return Err(FsError::NotFound);
@@ -172,7 +187,8 @@ impl Stage {
                 txn.count_subdir(parent, 1)?;
             }
             txn.tree.attr(ino)
-        })
+        };
+        self.add_then(made, then)
     }
 
     pub(crate) fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
