@@ -53,17 +53,17 @@ impl Pins {
         }
     }
 
-    /// How sealing a backing file ended; of these bytes, where a generation is given.
+    /// How sealing a backing file ended, of the bytes of this generation.
     pub(super) fn settle(
         &self,
         number: u64,
-        generation: Option<u32>,
+        generation: u32,
         outcome: impl FnOnce() -> Result<SealedData, String>,
     ) {
         let pins = &mut *self.0.lock();
         if let Some(pin) = pins.all.get_mut(&number)
             && pin.outcome.is_none()
-            && generation.is_none_or(|generation| generation == pin.generation)
+            && pin.generation == generation
         {
             pin.outcome = Some(outcome());
             pins.files -= 1;
@@ -93,9 +93,9 @@ impl Stage {
     }
 
     fn copy_pinned(&self, number: u64) -> Result<()> {
-        let (ino, size, cancel) = match self.pins.0.lock().all.get(&number) {
+        let (of, size, cancel) = match self.pins.0.lock().all.get(&number) {
             Some(pin) if pin.outcome.is_none() && pin.copy.is_none() => {
-                (pin.ino, pin.size, pin.cancel.clone())
+                ((number, pin.generation), pin.size, pin.cancel.clone())
             }
             _ => return Ok(()),
         };
@@ -120,14 +120,14 @@ impl Stage {
             }
         }
         tracing::debug!(
-            ino = ino.0,
+            number,
             "a snapshot got its own copy of a file being written"
         );
-        self.submit_copy(number, copy, size, cancel);
+        self.submit_copy(of, copy, size, cancel);
         Ok(())
     }
 
-    fn submit_copy(&self, number: u64, copy: u64, size: u64, cancel: CancelToken) {
+    fn submit_copy(&self, of: (u64, u32), copy: u64, size: u64, cancel: CancelToken) {
         let params = self.params_now();
         let how = Arc::clone(&params.seal);
         let stage = self.this.clone();
@@ -144,7 +144,7 @@ impl Stage {
             urgent: true,
             known: Arc::clone(&self.known) as Arc<dyn crate::seal::Known>,
             done: Box::new(move |result| {
-                copy_done(&stage, number, copy, result, &how);
+                copy_done(&stage, of, copy, result, &how);
             }),
         });
     }
@@ -165,7 +165,7 @@ impl Stage {
 
 fn copy_done(
     stage: &Weak<Stage>,
-    number: u64,
+    (number, generation): (u64, u32),
     copy: u64,
     result: Result<Sealed, SealError>,
     params: &SealParams,
@@ -174,7 +174,8 @@ fn copy_done(
         return;
     };
     stage.backing.remove(copy);
-    stage.pins.settle(number, None, || {
+    // its snapshot may be gone, having got the original in time: a later one needs later bytes
+    stage.pins.settle(number, generation, || {
         let data = result.map(|sealed| stage.seals.data(&sealed, params));
         data.map_err(|error| error.to_string())
     });

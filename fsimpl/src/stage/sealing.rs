@@ -153,7 +153,7 @@ impl Stage {
                     self.feed
                         .queue(ino, generation, Instant::now() + RETRY_AFTER);
                 } else {
-                    self.pins.settle(pin, Some(generation), || Ok(data));
+                    self.pins.settle(pin, generation, || Ok(data));
                 }
             }
             Err(SealError::ShutDown) => {}
@@ -165,7 +165,7 @@ impl Stage {
                 tracing::warn!(ino = ino.0, %error, "a file could not be sealed");
                 let reason = with_sources(&error);
                 node.run.seal_error = Some(reason.as_str().into());
-                self.pins.settle(pin, Some(generation), || Err(reason));
+                self.pins.settle(pin, generation, || Err(reason));
                 self.feed
                     .queue(ino, generation, Instant::now() + RETRY_AFTER);
             }
