@@ -153,6 +153,12 @@ impl Stage {
     }
 
     fn make_writable(&self, inode: &OpenInode, bytes: &mut Bytes, keep: u64) -> Result<()> {
+        while !self.try_writable(inode, bytes, keep)? {}
+        Ok(())
+    }
+
+    /// False if a commit has just published the file: its backing file goes, and it takes another.
+    fn try_writable(&self, inode: &OpenInode, bytes: &mut Bytes, keep: u64) -> Result<bool> {
         let ino = inode.ino;
         let owned = {
             let tree = self.tree.read();
@@ -175,27 +181,38 @@ impl Stage {
             }
         };
         let fresh = owned != Some(number);
-        if let Err(error) = self.tell_dirty(inode, number, fresh, keep) {
-            if fresh {
-                // what the journal was told may have reached it all the same
-                self.feed.remove_later(number);
-            }
-            return Err(error);
+        let told = self.tell_dirty(inode, number, fresh, keep);
+        if told.is_err() && fresh {
+            // what the journal was told may have reached it all the same
+            self.feed.remove_later(number);
         }
-        *bytes = Bytes::Backing {
-            number,
-            file: Some(file),
-        };
-        Ok(())
+        if told? {
+            *bytes = Bytes::Backing {
+                number,
+                file: Some(file),
+            };
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// Records that the backing file holds the truth from now on. Where the journal vouched for its
     /// bytes, taking that back survives power loss before they change.
-    fn tell_dirty(&self, inode: &OpenInode, number: u64, fresh: bool, keep: u64) -> Result<()> {
+    /// False if it is not the file's any more.
+    fn tell_dirty(&self, inode: &OpenInode, number: u64, fresh: bool, keep: u64) -> Result<bool> {
         if !fresh && inode.state.lock().is_told() {
-            return Ok(());
+            return Ok(true);
         }
-        let (size, vouched) = self.change(|txn| mark_dirty(txn, inode.ino, number, keep))?;
+        let marked = self.change(|txn| {
+            let file = txn.tree.node(inode.ino).and_then(|node| node.rec.file());
+            if !fresh && file.and_then(|file| file.data.backing()) != Some(number) {
+                return Ok(None);
+            }
+            mark_dirty(txn, inode.ino, number, keep).map(Some)
+        })?;
+        let Some((size, vouched)) = marked else {
+            return Ok(false);
+        };
         self.feed.cancel(inode.ino);
         if vouched && !fresh {
             self.sync_journal()?;
@@ -212,7 +229,7 @@ impl Stage {
         state.syncs.taken_back();
         state.syncs.named &= !fresh;
         self.touched(&mut state);
-        Ok(())
+        Ok(true)
     }
 
     /// A new backing file with the first `length` bytes of what there is.
