@@ -18,7 +18,7 @@ use crate::error::FsError;
 use crate::handle::OpenInode;
 use crate::journal::{Batch, frozen_key};
 use crate::sync::Instant;
-use crate::tree::{SealedData, Tree};
+use crate::tree::{Data, Record, SealedData, Tree};
 use crate::types::Ino;
 
 /// How often a waiter is told how far sealing is.
@@ -195,7 +195,11 @@ impl Stage {
         // what changes from now on has a later tick
         tree.tick += 1;
         // a published file that is open but unchanged is published as it is
-        let staged = |ino: &Ino| tree.node(*ino).is_some_and(|node| node.rec.is_unsealed());
+        let is_staged = |rec: &Record| {
+            let file = rec.file();
+            file.is_some_and(|file| matches!(file.data, Data::Staged { .. }))
+        };
+        let staged = |ino: &Ino| tree.node(*ino).is_some_and(|node| is_staged(&node.rec));
         let skipped = open.into_iter().filter(|(ino, _)| staged(ino));
         Ok(Snapshot {
             id,
