@@ -243,10 +243,7 @@ impl Txn<'_> {
             let Some((parent, name)) = node.names.first().map(|(p, n)| (p, n.clone())) else {
                 return Ok(());
             };
-            let implicit = node
-                .rec
-                .dir()
-                .is_some_and(|dir| dir.origin == Origin::Inherit && !dir.explicit);
+            let implicit = node.rec.dir().is_some_and(Dir::is_implicit);
             let known = self.tree.dentry(parent, &name);
             let own = known.is_some_and(|dentry| self.tree.is_own(&dentry));
             if !implicit || !own || !self.tree.needs_no_node(parent, &name, at) {

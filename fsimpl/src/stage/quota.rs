@@ -6,7 +6,7 @@
 
 use super::Stage;
 use crate::error::{FsError, Result};
-use crate::tree::{Origin, Tree};
+use crate::tree::{Dir, Node, Tree};
 
 /// What was counted last.
 #[derive(Default)]
@@ -50,11 +50,8 @@ impl Stage {
 
 impl Tree {
     fn count_files(&self) -> u64 {
-        let is_counted = |node: &&crate::tree::Node| {
-            let dir = node.rec.dir();
-            let is_implicit = dir.is_some_and(|d| !d.explicit && d.origin == Origin::Inherit);
-            !is_implicit && self.is_changed(node)
-        };
+        let is_counted =
+            |node: &&Node| !node.rec.dir().is_some_and(Dir::is_implicit) && self.is_changed(node);
         self.nodes.values().filter(is_counted).count() as u64
     }
 }

@@ -14,7 +14,7 @@ use crate::error::{FsError, Result};
 use crate::handle::OpenInode;
 use crate::journal::{Batch, Journal, name_key};
 use crate::lower::Revisions;
-use crate::tree::{Dentry, Origin, RevId, Tree, Txn, Under, Unpublished, group_of, type_of};
+use crate::tree::{Dentry, Dir, RevId, Tree, Txn, Under, Unpublished, group_of, type_of};
 use crate::types::Ino;
 
 /// An unstaged inode, as the head moves.
@@ -261,7 +261,7 @@ impl Tree {
 
     fn is_implicit(&self, ino: Ino) -> bool {
         let dir = self.node(ino).and_then(|node| node.rec.dir());
-        dir.is_some_and(|dir| !dir.explicit && dir.origin == Origin::Inherit)
+        dir.is_some_and(Dir::is_implicit)
     }
 
     /// True if names in this very directory come or go, or were replaced.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{OpenFile, Progress, SealFailure, Stage, StageSummary};
-use crate::tree::{Data, Origin, SealFault, Tree, Under};
+use crate::tree::{Data, Dir, SealFault, Tree, Under};
 use crate::types::Ino;
 
 /// How often a waiter is told how far sealing is.
@@ -145,10 +145,7 @@ impl Tree {
                 continue;
             };
             let is_new = dentry.under == Under::Nothing;
-            let silent = node
-                .rec
-                .dir()
-                .is_some_and(|dir| dir.origin == Origin::Inherit && !dir.explicit);
+            let silent = node.rec.dir().is_some_and(Dir::is_implicit);
             if is_new && vacated.contains(&node.rec.serial) {
                 summary.renamed += 1;
             } else if is_new {

@@ -76,6 +76,13 @@ pub(crate) struct Dir {
     pub(crate) subdirs: i32,
 }
 
+impl Dir {
+    /// True if nothing of the directory itself is staged: it is there for what is in it.
+    pub(crate) fn is_implicit(&self) -> bool {
+        !self.explicit && self.origin == Origin::Inherit
+    }
+}
+
 /// Where a directory's unlisted names come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Origin {
