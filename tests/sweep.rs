@@ -12,7 +12,8 @@ use std::os::unix::process::ExitStatusExt;
 use crate::support::script::{Excuse, Run, prepared};
 use crate::support::{REPO, skip_unless, workspace_root};
 
-const REMOVAL: &str = "backing::remove";
+/// Passed in passing, some seconds after the last file that needs it.
+const LATER: &[&str] = &["backing::remove", "fsimpl::sealed_synced"];
 /// The points that the script passes, by the room they are in.
 const STAGING: &[&str] = &[
     "journal::record",
@@ -20,8 +21,9 @@ const STAGING: &[&str] = &[
     "journal::sync",
     "journal::synced",
     "backing::made",
-    REMOVAL,
+    "backing::remove",
     "seal::store",
+    "fsimpl::sealed_synced",
     "store::keep",
 ];
 const COMMITTING: &[&str] = &[
@@ -106,8 +108,7 @@ fn killed_at(point: &str, earlier: u64) -> bool {
     let started = sandbox.try_mount(REPO, &env);
     let mut run = Run::new(&mut sandbox, Excuse::Death);
     let died = match started {
-        // backing files are removed some seconds after the last that needed them
-        Ok(()) => run.script().is_err() || (point == REMOVAL && run.sandbox().has_died()),
+        Ok(()) => run.script().is_err() || (LATER.contains(&point) && run.sandbox().has_died()),
         Err(status) => {
             assert_eq!(status.signal(), Some(9), "{context}: the daemon ended");
             true

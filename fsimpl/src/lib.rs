@@ -34,8 +34,8 @@ pub use error::{FsError, Result};
 pub use fs::Fs;
 pub use space::{Space, SpaceReport};
 pub use stage::{
-    AbortError, FreezeError, Frozen, OpenFile, OpenFiles, Progress, SealFailure, Stage,
-    StageConfig, StageError, StageParams, StageSummary,
+    AbortError, FLUSH_AFTER, FreezeError, Frozen, OpenFile, OpenFiles, Progress, SealFailure,
+    Stage, StageConfig, StageError, StageParams, StageSummary,
 };
 pub use types::*;
 pub use writers::Writers;

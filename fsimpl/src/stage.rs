@@ -13,6 +13,7 @@ mod abort;
 mod bases;
 mod doubt;
 mod feed;
+mod flush;
 mod freeze;
 mod known;
 mod limits;
@@ -54,6 +55,8 @@ use crate::writers::Writers;
 pub(crate) use mark::FrozenMark;
 
 use feed::Feed;
+pub use flush::FLUSH_AFTER;
+use flush::Flush;
 use known::KnownContent;
 use notify::Notices;
 use pins::Pins;
@@ -92,6 +95,8 @@ pub struct StageConfig {
     pub sealer: Arc<Sealer>,
     /// How long a closed file rests before it is sealed.
     pub settle: Duration,
+    /// How long a few sealed objects wait to be written out: [`FLUSH_AFTER`].
+    pub flush_after: Duration,
     /// Most raw bytes that may be staged.
     pub quota_bytes: Option<u64>,
     /// Most files that may be staged.
@@ -326,6 +331,7 @@ pub struct Stage {
     pub(crate) feed: Feed,
     known: Arc<KnownContent>,
     pub(crate) seals: Seals,
+    flush: Flush,
     pins: Pins,
     pub(crate) notices: Notices,
     pub(crate) space: Arc<Space>,

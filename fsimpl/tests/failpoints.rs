@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fail::FailScenario;
-use support::{Bench, Published, ROOT, dir, file};
+use support::{Bench, Published, ROOT, Rehashed, dir, file};
 
 const MIB: usize = 1 << 20;
 const NAMES: [&str; 3] = ["/d/a", "/d/b", "/d/c"];
@@ -93,6 +93,30 @@ fn dropping_raw_bytes_is_cut_short() {
             assert!(bench.published.read(&root, name) == content(name));
         }
     }
+}
+
+/// Objects that were written out in passing are not looked at again after a power loss.
+#[test]
+fn what_is_sealed_is_soon_safe() {
+    let _alone = alone();
+    let scenario = FailScenario::setup();
+    let (told, hears) = std::sync::mpsc::channel();
+    let tell = move || told.send(()).unwrap();
+    fail::cfg_callback("fsimpl::sealed_synced", tell).unwrap();
+    let mut bench = staged();
+    bench.flush_after = Duration::ZERO;
+    bench.reopen();
+    bench.write("/d/one more", b"one more");
+    bench.wait_sealed();
+    hears.recv().unwrap();
+    // as after `kill -9`, but for the thread, which ends what it began
+    bench.close();
+    bench.boot += 1;
+    let hashed = Rehashed::default();
+    bench.open_with(&hashed);
+    scenario.teardown();
+    assert_eq!(hashed.0.into_inner(), 0);
+    reads_as_written(&bench);
 }
 
 /// As long as the record may be lost in a power loss, the raw bytes stay.

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use fsimpl::{FreezeError, OpenFiles, Progress, Stage};
+use fsimpl::{FreezeError, OpenFiles, Stage};
 
 use crate::support::bench::path;
-use crate::support::{Bench, Published, ROOT, dir, file};
+use crate::support::{Bench, Published, ROOT, Rehashed, dir, file};
 
 /// Long enough that nothing is sealed unless somebody waits for it.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -511,17 +511,6 @@ fn a_reference_is_synced_by_fsync_and_lost_with_its_objects_otherwise() {
         } else {
             assert_refused(&bench, &["/a/to"]);
         }
-    }
-}
-
-/// Counts the objects that were hashed again.
-#[derive(Default)]
-struct Rehashed(AtomicU64);
-
-impl Progress for Rehashed {
-    fn unsealed(&self, _: u64, _: u64) {}
-    fn rehashed(&self, done: u64, _: u64) {
-        self.0.fetch_max(done, Ordering::Relaxed);
     }
 }
 

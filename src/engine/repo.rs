@@ -8,7 +8,7 @@ use commit::publisher::Publisher;
 use commit::{RepoHome, Stratum0};
 use formats::Hash;
 use fsimpl::seal::{SealParams, Sealer};
-use fsimpl::{Space, Stage, StageConfig, StageParams};
+use fsimpl::{FLUSH_AFTER, Space, Stage, StageConfig, StageParams};
 use parking_lot::Mutex;
 use store::{Head, Repository};
 
@@ -153,6 +153,7 @@ impl Repo {
             clock: clock::now,
             sealer,
             settle: own.settle,
+            flush_after: FLUSH_AFTER,
             quota_bytes: own.quota,
             quota_files: own.quota_files,
             writers: WriteRules::of(settings, &name, owner)

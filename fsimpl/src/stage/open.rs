@@ -10,6 +10,7 @@ use store::content::ContentLimits;
 use store::{ContentCache, DirStore, Durability, ObjectStore};
 
 use super::feed::Feed;
+use super::flush::Flush;
 use super::readers::Readers;
 use super::shed::Shedding;
 use super::{
@@ -84,6 +85,7 @@ impl Stage {
             feed: Feed::new(config.sealer),
             known: Arc::new(KnownContent::default()),
             seals,
+            flush: Flush::new(config.flush_after),
             pins: Pins::default(),
             notices,
             space: config.space,
@@ -99,6 +101,7 @@ impl Stage {
         files.staged_files().for_each(|file| stage.usage.came(file));
         drop(files);
         stage.queue_unsealed();
+        stage.flush.start(&stage).map_err(|e| io(&stage.dir, e))?;
         stage.feed.start(&stage).map_err(|e| io(&stage.dir, e))?;
         stage.offer_room();
         Ok(stage)
@@ -111,6 +114,7 @@ impl Stage {
     /// When the system reports that something was lost.
     pub fn close(&self) -> Result<(), FsError> {
         self.feed.stop();
+        self.flush.stop();
         for inode in self.open.all() {
             inode.state.lock().writers.clear();
             self.settle(&inode);
@@ -176,6 +180,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.feed.stop();
+        self.flush.stop();
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use formats::ObjectName;
+use store::{StoreError, failpoint};
 
 use super::Stage;
 use super::feed::RETRY_AFTER;
@@ -166,6 +167,7 @@ impl Stage {
                         .queue(ino, generation, Instant::now() + RETRY_AFTER);
                 } else {
                     self.pins.settle(pin, generation, || Ok(data));
+                    self.flush.sealed(sealed.size);
                     self.tell_droppable();
                 }
             }
@@ -299,19 +301,35 @@ impl Stage {
     /// Makes the objects of all files that are sealed survive power loss. That this was done is
     /// recorded; the journal is not synced.
     pub(crate) fn sync_sealed(&self) -> Result<(), FsError> {
+        match self.flush.take_failure() {
+            Some(error) => Err(error),
+            None => self.flush_sealed(),
+        }
+    }
+
+    /// The same for whoever keeps the failure.
+    pub(super) fn flush_sealed(&self) -> Result<(), FsError> {
         let count = self.seals.count.load(Ordering::SeqCst);
-        self.objects.sync().map_err(|error| FsError::Backing {
-            path: self.dir.join("objects"),
-            source: std::io::Error::other(error),
-        })?;
+        self.objects
+            .sync()
+            .map_err(|error| self.objects_failed(error))?;
         if self.seals.is_synced(count) {
             return Ok(());
         }
+        failpoint::pass("fsimpl::sealed_synced").map_err(|fault| self.objects_failed(fault))?;
         let mut batch = Batch::default();
         batch.put(meta_key(SYNCED), &count);
         self.journal.commit(batch)?;
         self.seals.synced.fetch_max(count, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// The store for sealed objects failed.
+    pub(super) fn objects_failed(&self, error: impl Into<StoreError>) -> FsError {
+        FsError::Backing {
+            path: self.dir.join("objects"),
+            source: error.into().into(),
+        }
     }
 
     /// Removes all sealed objects but these.

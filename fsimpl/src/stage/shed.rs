@@ -21,7 +21,7 @@ use store::content::MEMORY_PIECE_BYTES_MAX;
 use store::{Injected, failpoint};
 
 use super::Stage;
-use crate::error::{FsError, Result};
+use crate::error::Result;
 use crate::journal::{Batch, inode_key};
 use crate::space::Tenant;
 use crate::tree::{Data, File, Node, Raw, SealedData, Tree};
@@ -147,7 +147,7 @@ impl Stage {
             *self.shedding.none_of.lock() = Some(news);
             return Ok(0);
         }
-        let injected = |fault: Injected| self.objects_failed(fault.into());
+        let injected = |fault: Injected| self.objects_failed(fault);
         self.sync_sealed()?;
         failpoint::pass("fsimpl::drop_synced").map_err(injected)?;
         let dropped = self.record_dropped(chosen)?;
@@ -287,13 +287,6 @@ impl Stage {
         file.raw = Raw::Unsynced;
         file.former = None;
         true
-    }
-
-    fn objects_failed(&self, error: store::StoreError) -> FsError {
-        FsError::Backing {
-            path: self.dir.join("objects"),
-            source: error.into(),
-        }
     }
 }
 

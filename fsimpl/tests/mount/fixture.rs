@@ -10,7 +10,7 @@ use formats::chunk::ChunkSizes;
 use formats::manifest::SignedManifest;
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::session::{self, MountOptions, Session};
-use fsimpl::{Fs, Space, Stage, StageConfig, StageParams, Time};
+use fsimpl::{FLUSH_AFTER, Fs, Space, Stage, StageConfig, StageParams, Time};
 use rustix::mount::UnmountFlags;
 use store::{DirStore, Durability, ObjectStore, Repository};
 
@@ -81,6 +81,7 @@ pub fn open_stage(state: &Path) -> Arc<Stage> {
         clock,
         sealer: Arc::new(Sealer::new(limits).unwrap()),
         settle: Duration::from_millis(20),
+        flush_after: FLUSH_AFTER,
         quota_bytes: None,
         quota_files: None,
         writers: None,

@@ -41,6 +41,8 @@ pub struct Bench {
     pub root: Ino,
     pub dir: tempfile::TempDir,
     settle: Duration,
+    /// Objects are not synced behind a test's back.
+    pub flush_after: Duration,
     pub hardlink_groups: bool,
     quota: Option<u64>,
     quota_files: Option<u64>,
@@ -77,6 +79,17 @@ fn clock() -> Time {
     Time {
         secs: i64::try_from(now.as_secs()).unwrap(),
         nanos: now.subsec_nanos(),
+    }
+}
+
+/// Counts the objects that were hashed again.
+#[derive(Default)]
+pub struct Rehashed(pub AtomicU64);
+
+impl Progress for Rehashed {
+    fn unsealed(&self, _: u64, _: u64) {}
+    fn rehashed(&self, done: u64, _: u64) {
+        self.0.fetch_max(done, Ordering::Relaxed);
     }
 }
 
@@ -125,6 +138,7 @@ impl Bench {
             space: Space::with_probe(dir.path(), Box::new(probe)).unwrap(),
             dir,
             settle,
+            flush_after: Duration::from_secs(3600),
             hardlink_groups,
             quota: None,
             quota_files: None,
@@ -180,6 +194,7 @@ impl Bench {
             clock,
             sealer: Arc::clone(&self.sealer),
             settle: self.settle,
+            flush_after: self.flush_after,
             quota_bytes: self.quota,
             quota_files: self.quota_files,
             writers: None,

@@ -3,5 +3,5 @@
 pub mod bench;
 pub mod published;
 
-pub use bench::{Bench, NOBODY, ROOT, names, path};
+pub use bench::{Bench, NOBODY, ROOT, Rehashed, names, path};
 pub use published::{Published, dir, file, link};

@@ -201,6 +201,7 @@ impl Running {
             clock: now,
             sealer: Arc::new(Sealer::new(limits).unwrap()),
             settle: SETTLE,
+            flush_after: SETTLE,
             quota_bytes: None,
             quota_files: None,
             writers: None,
