@@ -1,9 +1,10 @@
 //! What is staged, in figures, and waiting for it to be sealed.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{OpenFile, Progress, SealFailure, Stage, StageSummary};
+use crate::sync::{Instant, thread};
 use crate::tree::{Data, Dir, SealFault, Tree, Under};
 use crate::types::Ino;
 
@@ -99,7 +100,7 @@ impl Stage {
                 seen = self.feed.progress();
             }
             if !self.feed.is_busy() {
-                std::thread::sleep(SETTLING);
+                thread::sleep(SETTLING);
             }
         }
     }
