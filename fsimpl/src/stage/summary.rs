@@ -71,6 +71,8 @@ impl Stage {
     pub fn wait_sealed(&self, timeout: Duration, progress: &dyn Progress) -> bool {
         let deadline = Instant::now() + timeout;
         let due: Vec<(Ino, u32)> = {
+            // one that is half made would be sealed as an empty file, whatever is written to it
+            let _made = self.open.none_half_made();
             let tree = self.tree.read();
             let unsealed = tree.nodes.iter().filter(|(_, node)| {
                 node.rec.awaits_sealing() && !node.names.is_empty() && node.run.seal_error.is_none()
