@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, thread};
 
 /// Requests answered at once: what a few builds keep going, at 2 MiB of address space each.
 const THREADS_MAX: usize = 32;
@@ -89,7 +89,7 @@ impl Aside {
     }
 
     /// Wakes a thread, or starts one if none is idle.
-    fn staff(&self, mut state: parking_lot::MutexGuard<'_, State>) {
+    fn staff(&self, mut state: MutexGuard<'_, State>) {
         let enough = state.idle > state.ready.len().saturating_sub(1);
         if enough || state.threads >= THREADS_MAX {
             drop(state);
@@ -99,7 +99,7 @@ impl Aside {
         state.threads += 1;
         drop(state);
         let shared = Arc::clone(&self.0);
-        let started = std::thread::Builder::new()
+        let started = thread::Builder::new()
             .name("fuse-aside".to_owned())
             .spawn(move || serve(&shared));
         if let Err(error) = started {
@@ -117,7 +117,7 @@ impl Aside {
             let mut next = stranded;
             while let Some(work) = next {
                 next = work().map(|later| {
-                    std::thread::sleep(later.delay);
+                    thread::sleep(later.delay);
                     later.work
                 });
             }

@@ -10,12 +10,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, StatVfs, Timespec, Timestamps, UTIME_OMIT};
 use store::failpoint;
 
 use crate::error::{FsError, Result};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::Time;
 
 /// Bytes copied at a time where the filesystem cannot share them.

@@ -17,11 +17,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use crate::error::{FsError, Result};
 use crate::space::Space;
 use crate::stage::Stage;
+use crate::sync::RwLock;
 use crate::types::{Clock, DirEntryPlus, Handle, Ino, Notifier, Time};
 use route::tagged;
 

@@ -20,14 +20,14 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use fuser::{INodeNo, SessionACL};
-use parking_lot::Mutex;
 
 use crate::device;
 use crate::fs::Fs;
 use crate::session::MountOptions;
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Mutex, thread};
 use crate::types::{Ino, Notifier};
 
 mod answers;
@@ -45,7 +45,7 @@ pub(crate) struct Running {
 
 /// Mounts, and serves in the background until unmounted.
 pub(crate) fn start(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> io::Result<Running> {
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let cores = thread::available_parallelism().map_or(2, usize::from);
     let mut config = fuser::Config::default();
     config.n_threads = Some(options.threads.unwrap_or(cores.clamp(2, 4)).max(1));
     config.clone_fd = device::is_accessible();
@@ -58,7 +58,7 @@ pub(crate) fn start(fs: Arc<Fs>, mountpoint: &Path, options: &MountOptions) -> i
     let begun =
         fuser::Session::from_fd(adapter, kernel, SessionACL::All, config).and_then(|session| {
             *target.0.lock() = Some(session.notifier());
-            std::thread::Builder::new()
+            thread::Builder::new()
                 .name("fuse".to_owned())
                 .spawn(move || session.run())
         });

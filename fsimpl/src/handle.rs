@@ -10,13 +10,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use store::ContentFile;
 
 use crate::error::{FsError, Result};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Instant, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::tree::InoMap;
 use crate::types::{Handle, Ino, OpenFlags, Time};
 

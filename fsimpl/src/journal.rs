@@ -20,16 +20,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use store::{Injected, failpoint};
 
 use crate::space::Space;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Version of the values.
 const VERSION: u8 = 3;
@@ -393,6 +393,7 @@ fn open_unlocked(dir: &Path) -> Result<Engine, JournalError> {
         match Engine::open(dir) {
             Err(fjall::Error::Locked) if tries < REOPEN_TRIES => {
                 tries += 1;
+                // theirs is real time, in a simulation, too
                 std::thread::sleep(REOPEN_PAUSE);
             }
             other => return other.map_err(|source| wrap(dir, source)),

@@ -26,6 +26,7 @@ pub mod seal;
 pub mod session;
 pub mod space;
 pub mod stage;
+mod sync;
 mod tree;
 pub mod types;
 mod writers;

@@ -15,12 +15,12 @@ mod write;
 mod xattr;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use formats::Name;
 
 use crate::error::{FsError, Result};
 use crate::stage::Stage;
+use crate::sync::atomic::Ordering;
 use crate::tree::{Child, Staged, Tree, Txn};
 use crate::types::{Attr, Ino};
 

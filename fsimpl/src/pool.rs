@@ -18,11 +18,11 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Condvar, Instant, Mutex, thread};
 
 /// Bounds of a pool.
 #[derive(Clone, Copy, Debug)]
@@ -319,7 +319,7 @@ impl<S: Send + 'static> Pool<S> {
         };
         for worker in 0..limits.workers {
             let handle = pool.handle.clone();
-            let thread = std::thread::Builder::new()
+            let thread = thread::Builder::new()
                 .name(format!("{name}-{worker}"))
                 .spawn(move || {
                     be_nice(limits.nice);
@@ -394,7 +394,7 @@ impl<S: Send + 'static> Pool<S> {
         self.handle.0.less.notify_all();
         for thread in self.threads.lock().drain(..) {
             // a task's callback may hold the last reference and so run this on a worker
-            if thread.thread().id() != std::thread::current().id() {
+            if thread.thread().id() != thread::current().id() {
                 // a worker that panicked has said so itself
                 drop(thread.join());
             }

@@ -16,17 +16,17 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use formats::PathHash;
 use formats::chunk::ChunkSizes;
 use formats::hash::Algorithm;
 use formats::object::{Compression, Content};
-use parking_lot::Mutex;
 use store::{ObjectStore, StoreError, Stored};
 
 use crate::pool::{Handle, Pool, PoolLimits, Run, Ticket, Turn};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Instant, Mutex, thread};
 
 mod cut;
 mod job;
@@ -299,7 +299,7 @@ impl Default for SealerLimits {
     /// A worker for each core.
     fn default() -> Self {
         Self {
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers: thread::available_parallelism().map_or(1, usize::from),
             pending_files_max: PENDING_FILES_MAX,
             pending_bytes_max: PENDING_BYTES_MAX,
         }
@@ -436,7 +436,7 @@ impl Sealer {
         let run = self.task(job, ticket, urgent);
         if let Some(refused) = pool.submit(ticket, not_before, run) {
             // the workers are gone, and the caller may hold locks that the callback takes
-            std::thread::spawn(move || refused(Turn::Stop));
+            thread::spawn(move || refused(Turn::Stop));
             return;
         }
         if is_urgent {

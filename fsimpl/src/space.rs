@@ -13,14 +13,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
 
 use crate::error::{FsError, Result};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Condvar, Instant, Mutex, thread};
 
 mod levels;
 mod reserve;
@@ -171,7 +170,7 @@ impl Space {
     pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
         let space = Self::with_probe(dir, Box::new(ask_system))?;
         let (weak, bell) = (Arc::downgrade(&space), Arc::clone(&space.bell));
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("space".to_owned())
             .spawn(move || keep(&weak, &bell))?;
         *space.thread.lock() = Some(thread);
@@ -401,7 +400,7 @@ impl Drop for Space {
         self.bell.stop();
         // the thread itself may be the last who knew us
         if let Some(thread) = self.thread.lock().take()
-            && thread.thread().id() != std::thread::current().id()
+            && thread.thread().id() != thread::current().id()
         {
             // a panic there was reported where it happened
             let _ = thread.join();

@@ -39,7 +39,6 @@ use std::time::Duration;
 
 use formats::server_conf::Limits;
 use formats::{ChangeSet, Hash, RepoPath};
-use parking_lot::{Mutex, RwLock};
 use store::{ContentCache, ObjectStore, Repository};
 
 use crate::backing::Backing;
@@ -48,6 +47,7 @@ use crate::handle::OpenTable;
 use crate::journal::Journal;
 use crate::seal::{SealParams, Sealer};
 use crate::space::Space;
+use crate::sync::{Mutex, RwLock};
 use crate::tree::{SealFault, Tree};
 use crate::types::{Clock, Ino, Notifier};
 use crate::writers::Writers;

@@ -22,13 +22,13 @@ mod txn;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use formats::{Name, RepoPath, Row};
 
 use crate::error::{FsError, Result};
 use crate::lower::Revisions;
 use crate::stage::FrozenMark;
+use crate::sync::atomic::{AtomicU32, AtomicU64};
 use crate::types::{Ino, Time};
 
 pub(crate) use raw::Raw;

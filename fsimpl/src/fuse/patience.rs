@@ -3,12 +3,13 @@
 //! Nobody waits in here: a request that has to is put off, and answered from [`crate::aside`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::aside::{Later, Work};
 use crate::error::FsError;
 use crate::fs::Fs;
+use crate::sync::Instant;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How long a request may be held up. Sealing a large file may take longer: its writer is told that
 /// the disk is full, which is true.

@@ -7,7 +7,6 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -17,7 +16,6 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
     TimeOrNow, WriteFlags,
 };
-use parking_lot::Mutex;
 
 use super::Kernel;
 use super::answers::{
@@ -30,6 +28,8 @@ use super::words::{
 use crate::aside::Aside;
 use crate::error::FsError;
 use crate::fs::Fs;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::types::{
     DirEntryPlus, Fallocate, Handle, Ino, NodeType, RenameMode, Seek, SetAttr, XattrMode,
 };

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-
 use crate::error::{FsError, Result};
 use crate::handle::{Bytes, OpenInode, OpenState, ReadError};
 use crate::stage::Stage;
+use crate::sync::{Mutex, RwLock};
 use crate::tree::{Body, Data, File, Tree, mtime_of, time_of};
 use crate::types::{Attr, Caller, Handle, Ino, OpenFlags};
 

@@ -1,13 +1,12 @@
 //! Finding, making and removing names.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use formats::Name;
 
 use super::{changeable, known_child, require_changeable};
 use crate::acl;
 use crate::error::{FsError, Result};
 use crate::stage::Stage;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::tree::{
     Body, Child, Data, Dir, File, Origin, Raw, Record, Runtime, Tree, Txn, mtime_of,
 };

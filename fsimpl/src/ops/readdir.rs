@@ -8,7 +8,6 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use formats::{Name, RepoPath, Row};
 
@@ -16,6 +15,7 @@ use crate::error::Result;
 use crate::fs::Emit;
 use crate::handle::{Listed, Listing, OpenDir};
 use crate::stage::Stage;
+use crate::sync::atomic::Ordering;
 use crate::tree::{Tree, group_of, lower_attr, type_of};
 use crate::types::{Attr, DirEntryPlus, FileType, Handle, Ino};
 

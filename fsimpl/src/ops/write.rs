@@ -9,13 +9,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
-
 use super::attr::without_privileges;
 use super::require_changeable;
 use crate::error::{FsError, Result};
 use crate::handle::{Bytes, OpenInode, OpenState};
 use crate::stage::Stage;
+use crate::sync::{RwLockReadGuard, RwLockWriteGuard};
 use crate::tree::{Data, File, Raw, Txn};
 use crate::types::{Caller, Handle, Ino};
 

@@ -11,7 +11,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use formats::chunk::Xor32;
 use formats::object::{Chunk, Content, ObjectKind};
@@ -24,6 +23,7 @@ use super::{
     CancelToken, Counters, Done, Generation, Known, SealError, SealParams, Sealed, parallel,
 };
 use crate::pool::{Handle, Pending};
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// A file of at most this size is read at once: what two buffers of each worker hold.
 pub(super) const WHOLE_BYTES_MAX: u64 = 1 << 20;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use formats::Hash;
 use formats::object::{Chunk, Content, ObjectKind};
-use parking_lot::Mutex;
 
 use super::cut::{Cutter, Piece};
 use super::job::{Ending, Running, Scratch};
@@ -19,6 +18,7 @@ use super::sink;
 use super::source::Spans;
 use super::{SealError, Sealed};
 use crate::pool::{Handle, Turn};
+use crate::sync::Mutex;
 
 /// Pieces found but not sealed, for each worker: enough that none runs dry while the next cuts are
 /// sought, and few enough that they are still in the page cache when their turn comes.

@@ -11,8 +11,9 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
+
+use crate::sync::Mutex;
 
 const NAME: &str = ".reserve";
 

@@ -6,15 +6,14 @@
 //! compresses.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
 
 use super::Stage;
 use crate::seal::{CancelToken, Sealer};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Condvar, Instant, Mutex, thread};
 use crate::tree::InoMap;
 use crate::types::{BACKPRESSURE_STEP, Ino};
 
@@ -104,7 +103,7 @@ impl Feed {
     /// Starts the thread.
     pub(crate) fn start(&self, stage: &Arc<Stage>) -> std::io::Result<()> {
         let (weak, shared) = (Arc::downgrade(stage), Arc::clone(&self.shared));
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(format!("feed {}", stage.repository_name()))
             .spawn(move || run(&weak, &shared))?;
         *self.thread.lock() = Some(thread);
@@ -126,7 +125,7 @@ impl Feed {
         self.shared.told();
         let thread = self.thread.lock().take();
         if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
+            && thread.thread().id() != thread::current().id()
         {
             // a panic there was reported where it happened
             let _ = thread.join();

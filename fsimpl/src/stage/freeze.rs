@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use formats::{Change, ChangeSet, Kind, RepoPath};
 
@@ -17,6 +17,7 @@ use super::{FreezeError, Frozen, OpenFile, OpenFiles, Progress, SealFailure, Sta
 use crate::error::FsError;
 use crate::handle::OpenInode;
 use crate::journal::{Batch, frozen_key};
+use crate::sync::Instant;
 use crate::tree::{Data, Record, SealedData, Tree};
 use crate::types::Ino;
 

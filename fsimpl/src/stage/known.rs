@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use formats::{Content, ObjectName};
-use parking_lot::Mutex;
 
 use crate::seal::{Known, RawHash};
+use crate::sync::Mutex;
 
 /// Contents remembered; about 200 bytes each.
 const MAX_CONTENTS: usize = 200_000;

@@ -4,13 +4,13 @@
 //! those who hold it.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use formats::Name;
-use parking_lot::Mutex;
 
+use crate::sync::channel::{Receiver, Sender, bounded, unbounded};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Mutex, thread};
 use crate::types::{Ino, Notifier};
 
 /// Longest that somebody waits for what was queued to be told: the kernel may wait for a request.
@@ -35,7 +35,7 @@ impl Notices {
         let (sender, receiver) = unbounded();
         let target = Arc::<Mutex<Option<Arc<dyn Notifier>>>>::default();
         let told = Arc::clone(&target);
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(format!("notify {name}"))
             .spawn(move || run(&receiver, &told))?;
         Ok(Self {
@@ -91,7 +91,7 @@ impl Drop for Notices {
     fn drop(&mut self) {
         self.sender = None;
         if let Some(thread) = self.thread.take()
-            && thread.thread().id() != std::thread::current().id()
+            && thread.thread().id() != thread::current().id()
         {
             // a panic there was reported where it happened
             let _ = thread.join();

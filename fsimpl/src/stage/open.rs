@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use formats::Hash;
-use parking_lot::{Mutex, RwLock};
 use store::content::ContentLimits;
 use store::{ContentCache, DirStore, Durability, ObjectStore};
 
@@ -21,6 +20,7 @@ use crate::error::FsError;
 use crate::handle::OpenTable;
 use crate::journal::{Batch, Journal, frozen_key, inode_key, meta_key};
 use crate::lower::Revisions;
+use crate::sync::{Mutex, RwLock};
 use crate::tree::{Body, Dir, Origin, Raw, Record, RevId, Serial, Tree, mtime_of, restore};
 
 const HEAD: &str = "head";

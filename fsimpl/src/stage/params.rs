@@ -5,7 +5,6 @@
 //! where those are gone, from its objects. Files that would come out the same are left alone.
 
 use std::os::unix::fs::FileExt;
-use std::time::Instant;
 
 use formats::{Regular, RepoPath};
 
@@ -13,6 +12,7 @@ use super::{Progress, Stage, StageParams};
 use crate::error::FsError;
 use crate::journal::{Batch, inode_key};
 use crate::seal::SealParams;
+use crate::sync::Instant;
 use crate::tree::{Data, Raw, SealedData, Tree};
 use crate::types::Ino;
 

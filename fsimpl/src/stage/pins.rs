@@ -4,14 +4,12 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use super::Stage;
 use super::sealing::empty_pin;
 use crate::error::Result;
 use crate::seal::{CancelToken, Generation, SealError, SealJob, SealParams, Sealed, Source};
+use crate::sync::{Instant, Mutex};
 use crate::tree::{SealFault, SealedData};
 use crate::types::Ino;
 

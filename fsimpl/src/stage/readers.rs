@@ -13,11 +13,11 @@
 use std::sync::{Arc, Weak};
 
 use formats::{ObjectName, Regular};
-use parking_lot::Mutex;
 use store::ContentFile;
 
 use super::Stage;
 use crate::error::Result;
+use crate::sync::Mutex;
 use crate::tree::Tree;
 
 /// See the module's head.

@@ -23,17 +23,17 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Sender, unbounded};
 use formats::{Content, Mtime, ObjectName};
-use parking_lot::Mutex;
 
 use super::{Progress, Stage, StageError};
 use crate::error::FsError;
 use crate::journal::{Batch, inode_key, meta_key};
 use crate::seal::{CancelToken, Generation, Known, RawHash, SealJob, Sealed, Source};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::channel::{Sender, unbounded};
+use crate::sync::{Instant, Mutex, thread};
 use crate::tree::{self, Body, Data, Raw};
 use crate::types::Ino;
 
@@ -176,7 +176,7 @@ impl Stage {
                 }
             }
         };
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 1..self.feed.sealer().workers() {
                 scope.spawn(work);
             }

@@ -3,8 +3,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use formats::ObjectName;
 use store::{StoreError, failpoint};
@@ -14,6 +12,8 @@ use super::feed::RETRY_AFTER;
 use crate::error::FsError;
 use crate::journal::{Batch, Journal, inode_key, meta_key};
 use crate::seal::{CancelToken, Generation, Known, SealError, SealJob, SealParams, Sealed, Source};
+use crate::sync::Instant;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::tree::{Body, Data, Node, SealFault, SealedData, Tree};
 use crate::types::Ino;
 

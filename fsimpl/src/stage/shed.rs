@@ -12,11 +12,9 @@
 
 use std::collections::BinaryHeap;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use formats::Content;
-use parking_lot::Mutex;
 use store::content::MEMORY_PIECE_BYTES_MAX;
 use store::{Injected, failpoint};
 
@@ -24,6 +22,8 @@ use super::Stage;
 use crate::error::Result;
 use crate::journal::{Batch, inode_key};
 use crate::space::Tenant;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Instant, Mutex};
 use crate::tree::{Data, File, Node, Raw, SealedData, Tree};
 use crate::types::Ino;
 

@@ -1,9 +1,10 @@
 //! What is staged, in figures, and waiting for it to be sealed.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{OpenFile, Progress, SealFailure, Stage, StageSummary};
+use crate::sync::{Instant, thread};
 use crate::tree::{Data, Dir, SealFault, Tree, Under};
 use crate::types::Ino;
 
@@ -70,6 +71,8 @@ impl Stage {
     pub fn wait_sealed(&self, timeout: Duration, progress: &dyn Progress) -> bool {
         let deadline = Instant::now() + timeout;
         let due: Vec<(Ino, u32)> = {
+            // one that is half made would be sealed as an empty file, whatever is written to it
+            let _made = self.open.none_half_made();
             let tree = self.tree.read();
             let unsealed = tree.nodes.iter().filter(|(_, node)| {
                 node.rec.awaits_sealing() && !node.names.is_empty() && node.run.seal_error.is_none()
@@ -99,7 +102,7 @@ impl Stage {
                 seen = self.feed.progress();
             }
             if !self.feed.is_busy() {
-                std::thread::sleep(SETTLING);
+                thread::sleep(SETTLING);
             }
         }
     }

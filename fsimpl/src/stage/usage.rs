@@ -3,7 +3,7 @@
 //! Counted file by file as sizes change; what is published or referred to there counts nothing. A
 //! file whose raw bytes were dropped is staged all the same.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Where a staged file's bytes are and how many: the number of its backing file, 0 for none.
 pub(crate) type Staged = (u64, u64);

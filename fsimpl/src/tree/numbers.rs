@@ -7,11 +7,11 @@
 //! (one was moved, and the other came back by an abort) is told apart by that.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use formats::{Name, RepoPath, Row};
 
 use super::{Dir, LowerNode, Tree, group_of, ino};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::Ino;
 
 /// Tries for a free inode number before the search is given up as a fault.

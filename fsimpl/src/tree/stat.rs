@@ -1,11 +1,10 @@
 //! What `stat` says of an inode, as far as the tree knows: an open file may know better.
 
-use std::sync::atomic::Ordering;
-
 use formats::Row;
 
 use super::{Body, Node, Tree, Unpublished, group_of, rdev_of, time_of, type_of};
 use crate::error::{FsError, Result};
+use crate::sync::atomic::Ordering;
 use crate::types::{Attr, FileType, Ino};
 
 /// The `st_size` of every directory.

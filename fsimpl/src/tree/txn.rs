@@ -5,7 +5,6 @@
 //! write lock for as long as it lives, and does no I/O but to look up rows and write the batch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use formats::{Name, Row};
 
@@ -17,6 +16,7 @@ use crate::error::{FsError, Result};
 use crate::journal::{Batch, Journal, inode_key, name_key};
 use crate::lower::Revisions;
 use crate::stage::FrozenMark;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::{Ino, Time};
 
 /// See the module's head.

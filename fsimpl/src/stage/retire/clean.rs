@@ -1,11 +1,10 @@
 //! Inodes that are as published: unstaged again, or kept for their number.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use formats::Name;
 
 use crate::error::Result;
 use crate::stage::Stage;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::tree::{Dentry, File, LowerNode, Names, Node, Tree};
 use crate::types::Ino;
 
