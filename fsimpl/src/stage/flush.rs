@@ -5,13 +5,12 @@
 //! it, and nothing would be wrong without it.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
 
 use super::Stage;
 use crate::error::FsError;
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Condvar, Instant, Mutex, thread};
 
 /// So many bytes, raw and sealed, are written out at once: a disk's work for well under a second.
 const BYTES_AT_ONCE: u64 = 64 << 20;
@@ -83,7 +82,7 @@ impl Flush {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name(format!("flush {name}"));
+        let thread = thread::Builder::new().name(format!("flush {name}"));
         *self.thread.lock() = Some(thread.spawn(run)?);
         Ok(())
     }
@@ -94,7 +93,7 @@ impl Flush {
         self.shared.wake.notify_one();
         let thread = self.thread.lock().take();
         if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
+            && thread.thread().id() != thread::current().id()
         {
             // a panic there was reported where it happened
             let _ = thread.join();
