@@ -26,6 +26,9 @@ use crate::engine::turn::{Taken, Turn};
 use crate::engine::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
 use crate::report::{Failure, Kind, Result};
 
+/// Longest wait for open files and other commits: a year is for good, and the clock can count it.
+const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
+
 /// Publishes what is staged.
 ///
 /// # Errors
@@ -38,7 +41,8 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
     let defaults = &engine.settings().file.commit;
     let wait = args
         .wait_seconds
-        .map_or(defaults.wait.0, Duration::from_secs);
+        .map_or(defaults.wait.0, Duration::from_secs)
+        .min(WAIT_MAX);
     let repo = engine.repo(&args.repo)?;
     let began = Instant::now();
     let base = whitelist_holds(&repo.published, defaults.whitelist_min.0)?;

@@ -16,6 +16,8 @@ mod clock;
 mod cmd;
 mod config;
 mod control;
+#[cfg(test)]
+mod corpus;
 mod daemon;
 mod engine;
 mod hook;

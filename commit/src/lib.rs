@@ -33,6 +33,8 @@ pub mod rollback;
 pub mod tags;
 
 mod content;
+#[cfg(test)]
+mod corpus;
 mod objects;
 mod virtual_dir;
 

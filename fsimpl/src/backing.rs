@@ -49,7 +49,8 @@ impl Backing {
 
     /// Numbers up to this one are taken.
     pub(crate) fn seen(&self, number: u64) {
-        self.next.fetch_max(number + 1, Ordering::Relaxed);
+        self.next
+            .fetch_max(number.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Where a file lies.

@@ -325,12 +325,17 @@ impl Journal {
         }
     }
 
-    fn decode<T: DeserializeOwned>(&self, key: &[u8], value: &[u8]) -> Result<T, JournalError> {
-        let failed = |reason: String| JournalError::Record {
+    /// A record that was read and cannot be right.
+    pub(crate) fn impossible(&self, key: &[u8], reason: impl Into<String>) -> JournalError {
+        JournalError::Record {
             dir: self.dir.clone(),
             key: key.escape_ascii().to_string(),
-            reason,
-        };
+            reason: reason.into(),
+        }
+    }
+
+    fn decode<T: DeserializeOwned>(&self, key: &[u8], value: &[u8]) -> Result<T, JournalError> {
+        let failed = |reason: String| self.impossible(key, reason);
         match value.split_first() {
             Some((&VERSION, bytes)) => {
                 postcard::from_bytes(bytes).map_err(|error| failed(error.to_string()))

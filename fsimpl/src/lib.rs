@@ -12,6 +12,8 @@
 mod acl;
 mod aside;
 mod backing;
+#[cfg(test)]
+mod corpus;
 mod device;
 pub mod error;
 pub mod fs;

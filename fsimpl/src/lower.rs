@@ -79,8 +79,12 @@ impl Revisions {
     /// over `id` and is not published yet.
     pub(crate) fn base_of(&self, id: RevId) -> RevId {
         let mut at = id;
-        while let Some(next) = self.ours.get(&at) {
-            at = *next;
+        // each leads on once, whatever was recorded
+        for _ in 0..self.ours.len() {
+            match self.ours.get(&at) {
+                Some(next) => at = *next,
+                None => break,
+            }
         }
         at
     }

@@ -16,6 +16,7 @@ mod over;
 mod raw;
 mod record;
 mod restore;
+mod sane;
 mod stat;
 mod txn;
 

@@ -1,6 +1,10 @@
 //! The staged tree, driven through the library: no mount, a repository in memory, and a commit that
 //! only applies the change set.
 
+#[path = "../../fuzz/src/journal.rs"]
+mod records;
+#[path = "../../fuzz/src/replay.rs"]
+mod replay;
 #[path = "../../fuzz/src/operations.rs"]
 mod script;
 mod support;
@@ -8,6 +12,7 @@ mod times;
 
 mod crash;
 mod files;
+mod journal;
 mod names;
 mod numbers;
 mod operations;

@@ -12,6 +12,7 @@ use formats::dirtab::Dirtab;
 use formats::history::{History, HistoryWriter};
 use formats::reflog::{Reflog, ReflogWriter};
 use formats::server_conf::ServerConf;
+use formats::trust::{PrivateKey, sign_manifest, verify_manifest};
 use formats::{
     Algorithm, Certificate, Compression, Fingerprint, Hash, Manifest, Name, ObjectName, PublicKey,
     RepoPath, SignedManifest, SignedWhitelist, Whitelist, meta_info,
@@ -40,6 +41,40 @@ pub fn whitelist(bytes: &[u8]) {
     }
     let _ = Certificate::from_pem(bytes);
     let _ = PublicKey::from_pem(bytes);
+}
+
+/// The PEM files that sign: keys, and the certificate of one.
+pub fn keys(bytes: &[u8]) {
+    if let Ok(key) = PublicKey::from_pem(bytes) {
+        let written = key.to_pem().expect("what was read can be written");
+        let again = PublicKey::from_pem(&written).expect("what was written");
+        assert_eq!(again.to_pem().ok(), Some(written));
+    }
+    if let Ok(certificate) = Certificate::from_pem(bytes) {
+        assert_eq!(certificate.pem(), bytes);
+        assert!(verify_manifest(&unsigned(), &certificate).is_err());
+    }
+    let Ok(key) = PrivateKey::from_pem(bytes) else {
+        return;
+    };
+    let written = key.to_pem().expect("what was read can be written");
+    let again = PrivateKey::from_pem(&written).expect("what was written");
+    assert_eq!(again.to_pem().ok(), Some(written));
+    // a key that fits itself badly must not sign what nobody can verify: that is an error of its own
+    let _ = sign_manifest(unsigned().manifest, Algorithm::Sha1, &key);
+}
+
+/// A manifest whose signature is none.
+fn unsigned() -> SignedManifest {
+    let body = b"C1111111111111111111111111111111111111111\n\
+        Rd41d8cd98f00b204e9800998ecf8427e\nD240\nS1\nNa.example.org\n";
+    let manifest = Manifest::parse_body(body).expect("a manifest");
+    SignedManifest {
+        body_hash: Hash::of(Algorithm::Sha1, body),
+        body: body.to_vec(),
+        signature: vec![0; 256],
+        manifest,
+    }
 }
 
 /// `server.conf`

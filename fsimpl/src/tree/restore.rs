@@ -25,6 +25,9 @@ pub(crate) fn restore(
 ) -> Result<Tree> {
     let mut tree = Tree::new(revisions);
     journal.for_each(b'n', |key, rec: Record| {
+        if let Some(fault) = rec.fault() {
+            return Err(journal.impossible(key, fault).into());
+        }
         if let Some((ino, _)) = split_key(key) {
             tree.tick = tree.tick.max(rec.stamp);
             tree.last_serial = tree.last_serial.max(rec.serial);
@@ -32,13 +35,28 @@ pub(crate) fn restore(
         }
         Ok::<_, FsError>(())
     })?;
-    if !tree.nodes.contains_key(&Ino::ROOT) {
-        let rec = root(&tree.revisions)?;
-        tree.nodes.insert(Ino::ROOT, bare(rec));
+    match tree.nodes.get(&Ino::ROOT) {
+        None => {
+            let rec = root(&tree.revisions)?;
+            tree.nodes.insert(Ino::ROOT, bare(rec));
+        }
+        Some(root) if root.entries.is_none() => {
+            let fault = "a root that is no directory";
+            return Err(journal.impossible(&inode_key(Ino::ROOT.0), fault).into());
+        }
+        Some(_) => {}
     }
     let mut dropped = Batch::default();
     journal.for_each(b'd', |key, dentry: Dentry| {
+        if let Some(fault) = dentry.fault() {
+            return Err(journal.impossible(key, fault).into());
+        }
         if let Some((parent, name)) = split_key(key) {
+            let second = |ino| tree.is_second_name(Ino(parent), ino);
+            if dentry.node().is_some_and(second) {
+                let fault = "a second name of a directory";
+                return Err(journal.impossible(key, fault).into());
+            }
             tree.tick = tree.tick.max(dentry.stamp);
             tree.last_serial = tree.last_serial.max(dentry.published);
             if !tree.put_back(Ino(parent), name, dentry) {
@@ -47,6 +65,10 @@ pub(crate) fn restore(
         }
         Ok::<_, FsError>(())
     })?;
+    if let Some(ino) = tree.below_itself() {
+        let fault = "a directory that is below itself";
+        return Err(journal.impossible(&inode_key(ino.0), fault).into());
+    }
     let lost: Vec<Ino> = tree
         .nodes
         .iter()

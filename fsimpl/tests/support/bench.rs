@@ -11,7 +11,7 @@ use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::space::{Free, Space};
 use fsimpl::{
     Attr, Caller, FileType, FreezeError, Frozen, Fs, Handle, Ino, OpenFiles, OpenFlags, Progress,
-    RenameMode, Result, SetAttr, SetTime, Stage, StageConfig, StageParams, Time,
+    RenameMode, Result, SetAttr, SetTime, Stage, StageConfig, StageError, StageParams, Time,
 };
 use parking_lot::Mutex;
 
@@ -179,6 +179,16 @@ impl Bench {
     }
 
     pub fn open_with(&mut self, progress: &dyn Progress) {
+        self.try_open(progress).unwrap();
+        let attr = self
+            .fs
+            .lookup(&ROOT, Ino::ROOT, b"test.example.org")
+            .unwrap();
+        self.root = attr.ino;
+    }
+
+    /// Opens the stage unless it is damaged; nothing of it is asked.
+    pub fn try_open(&mut self, progress: &dyn Progress) -> Result<(), StageError> {
         let (seal, hardlink_groups) = (Arc::clone(&self.seal), self.hardlink_groups);
         let limits = self.limits;
         let config = StageConfig {
@@ -203,14 +213,10 @@ impl Bench {
             space: Arc::clone(&self.space),
             backing_max_bytes: self.backing_max,
         };
-        let stage = Stage::open(config, progress).unwrap();
+        let stage = Stage::open(config, progress)?;
         self.fs.add_repository(Arc::clone(&stage)).unwrap();
         self.stage = Some(stage);
-        let attr = self
-            .fs
-            .lookup(&ROOT, Ino::ROOT, b"test.example.org")
-            .unwrap();
-        self.root = attr.ino;
+        Ok(())
     }
 
     /// Lets go of the stage, without any farewell.
