@@ -225,6 +225,29 @@ fn open_files_are_waited_for_left_out_or_refused() {
     assert_eq!(bench.published.read(&root, "/a/one"), b"ONE");
 }
 
+/// A published file that was moved and is open, but not written to, is no file that is left out.
+#[test]
+fn an_open_file_that_is_unchanged_is_published_where_it_is() {
+    let bench = bench();
+    bench.rename("/a/one", "/a/moved").unwrap();
+    let writer = bench.open_write("/a/moved");
+    let frozen = bench
+        .stage()
+        .freeze(&[path("/a")], OpenFiles::Skip, &())
+        .unwrap();
+    assert!(frozen.skipped.is_empty());
+    let root = bench.published.commit(&bench.stage().base_root(), &frozen);
+    bench.stage().retire(frozen.id, &root).unwrap();
+    let tree = bench.published.tree(&root);
+    assert!(!tree.contains_key(&path("/a/one")));
+    assert_eq!(bench.published.read(&root, "/a/moved"), b"one");
+    // and what is written to it afterwards is the next commit's
+    bench.fs.write(&ROOT, writer, 0, b"ONE").unwrap();
+    bench.fs.release(writer).unwrap();
+    let root = bench.commit("");
+    assert_eq!(bench.published.read(&root, "/a/moved"), b"ONE");
+}
+
 /// Whoever closes it to open it again at once does not keep the snapshot waiting.
 #[test]
 fn a_file_is_waited_for_however_soon_it_is_opened_again() {

@@ -26,6 +26,11 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// How soon a freeze that waits for writers gives way to somebody else.
 const GIVE_WAY_AFTER: Duration = Duration::from_millis(50);
 
+fn is_staged(rec: &&Record) -> bool {
+    rec.file()
+        .is_some_and(|file| matches!(file.data, Data::Staged { .. }))
+}
+
 /// A snapshot whose files may not be sealed yet.
 struct Snapshot {
     id: u64,
@@ -177,8 +182,14 @@ impl Stage {
     ) -> Result<Snapshot, FreezeError> {
         tree.tick += 1;
         let size_of = |_| None;
-        let open_nodes = open.iter().filter_map(|(ino, _)| tree.node(*ino));
-        let left_out = open_nodes.map(|node| node.rec.serial).collect();
+        // a published file that is open but unchanged is published as it is, where it is
+        let (mut left_out, mut skipped) = (BTreeSet::new(), Vec::new());
+        for (ino, file) in open {
+            if let Some(rec) = tree.node(ino).map(|node| &node.rec).filter(is_staged) {
+                left_out.insert(rec.serial);
+                skipped.push(file);
+            }
+        }
         let mut walk = Walk::new(tree, left_out, &size_of);
         for target in targets {
             walk.target(target)?;
@@ -205,18 +216,11 @@ impl Stage {
         tree.frozen = Some(mark);
         // what changes from now on has a later tick
         tree.tick += 1;
-        // a published file that is open but unchanged is published as it is
-        let is_staged = |rec: &Record| {
-            let file = rec.file();
-            file.is_some_and(|file| matches!(file.data, Data::Staged { .. }))
-        };
-        let staged = |ino: &Ino| tree.node(*ino).is_some_and(|node| is_staged(&node.rec));
-        let skipped = open.into_iter().filter(|(ino, _)| staged(ino));
         Ok(Snapshot {
             id,
             items,
             unsealed,
-            skipped: skipped.map(|(_, file)| file).collect(),
+            skipped,
         })
     }
 
