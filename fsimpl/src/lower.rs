@@ -99,6 +99,13 @@ impl Revisions {
         self.known.retain(|id, _| used.contains(id));
     }
 
+    /// A revision that was forgotten since `before` is of use after all.
+    pub(crate) fn remember(&mut self, id: RevId, before: &Self) {
+        if let Some(known) = before.known.get(&id) {
+            self.known.entry(id).or_insert_with(|| known.clone());
+        }
+    }
+
     /// Which follow each other by our doing, for the journal.
     pub(crate) fn ours(&self) -> Vec<(RevId, RevId)> {
         self.ours.iter().map(|(from, to)| (*from, *to)).collect()

@@ -88,6 +88,23 @@ fn unstaged_paths_follow_the_head() {
     assert_eq!(change.base.as_ref().unwrap().size(), 3);
 }
 
+/// Whoever has a file open goes on seeing that file, though nothing else needs its revision.
+#[test]
+fn an_open_file_stays_what_it_was_in_all_its_attributes() {
+    let bench = bench();
+    let open = bench.open_read("/a/sub/deep");
+    let ino = bench.ino("/a/sub/deep");
+    let base = bench.stage().base_root();
+    let theirs = bench.published.publish_with(&base, |tree, published| {
+        published.put(tree, "/a/sub/deep", file(b"deeper"));
+    });
+    bench.stage().refresh(&theirs).unwrap();
+    assert_eq!(bench.find("/a/sub/deep").unwrap().size, 6);
+    assert_eq!(bench.fs.getattr(ino, Some(open)).unwrap().size, 4);
+    assert_eq!(bench.read_handle(open), b"deep");
+    bench.fs.release(open).unwrap();
+}
+
 #[test]
 fn what_they_removed_is_gone_and_what_we_moved_stays() {
     let bench = bench();

@@ -108,7 +108,7 @@ impl Stage {
                 continue;
             }
             tracing::debug!(path = %published, "changed by another publisher");
-            self.tell_changed(known, old.ok().flatten(), new.ok().flatten());
+            self.tell_changed(before, known, (old.ok().flatten(), new.ok().flatten()));
         }
         // names that were missing may be there now
         self.notices.inode(Ino::ROOT);
@@ -116,9 +116,9 @@ impl Stage {
 
     fn tell_changed(
         &self,
+        before: &Revisions,
         Unstaged { ino, was, open }: Unstaged,
-        old: Option<Arc<Row>>,
-        new: Option<Arc<Row>>,
+        (old, new): (Option<Arc<Row>>, Option<Arc<Row>>),
     ) {
         let same_type = match (&old, &new) {
             (Some(old), Some(new)) => {
@@ -131,17 +131,20 @@ impl Stage {
             _ => false,
         };
         let now = (self.clock)();
-        let mut tree = self.tree.write();
+        let mut guard = self.tree.write();
         let still_open = || match (&open, self.open.inode(ino)) {
             (Some(was), Some(now)) => Arc::ptr_eq(was, &now),
             _ => false,
         };
         let must_lose_place = !same_type || (!same_content && still_open());
+        let tree = &mut *guard;
         let Some(lower) = tree.lower.get_mut(&ino) else {
             return;
         };
         let (parent, name) = (lower.parent, lower.name.clone());
         if must_lose_place && lower.detached.is_none() {
+            // nothing referred to that revision for a moment
+            tree.revisions.remember(was.0, before);
             lower.detached = Some(Box::new(was));
         }
         // its row may be older than what was there
@@ -149,7 +152,7 @@ impl Stage {
         let ctime = known.map_or(now, |known| known.ctime.max(now));
         let atime = known.and_then(|known| known.atime);
         lower.unpublished = Some(Box::new(Unpublished { atime, ctime }));
-        drop(tree);
+        drop(guard);
         self.notices.inode(ino);
         self.notices.inode(parent);
         self.notices.entry(parent, &name);
