@@ -111,13 +111,15 @@ fn snapshot<'r>(
     watch: &dyn Watch,
 ) -> Result<(Taken<'r>, UnderWay<'r>, Frozen)> {
     let left = || deadline.saturating_duration_since(Instant::now());
+    let mut in_the_way = None;
     loop {
         let Some(turn) = repo.turn.take(left()) else {
-            return Err(Failure::new(
-                Kind::Busy,
-                format!("another commit of {} is under way", repo.name()),
-            )
-            .hint("try again, or --wait longer"));
+            let busy = || {
+                let what = format!("another commit of {} is under way", repo.name());
+                Failure::new(Kind::Busy, what).hint("try again, or --wait longer")
+            };
+            // it gave way, and the files may be open still: that is what it waited for
+            return Err(in_the_way.map_or_else(busy, Failure::from));
         };
         let under_way = repo.begin();
         // a commit that could not be resumed earlier must be settled before the next one
@@ -133,9 +135,10 @@ fn snapshot<'r>(
             turn: &repo.turn,
         };
         match repo.stage.freeze(targets, policy, &waiting) {
-            Err(FreezeError::OpenFiles(_))
+            Err(open @ FreezeError::OpenFiles(_))
                 if open_files == OpenFiles::Wait && !left().is_zero() =>
             {
+                in_the_way = Some(open);
                 drop(under_way);
                 Turn::pass_on(turn);
             }
