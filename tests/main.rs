@@ -13,6 +13,7 @@ mod damage;
 mod doubt;
 mod faults;
 mod golden;
+mod installs;
 mod manager;
 mod official;
 mod outcomes;
