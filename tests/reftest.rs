@@ -1,9 +1,9 @@
 //! Random operations, judged by a model: the staging tree behaves as an ordinary filesystem, through
 //! the library and through a mount, over commits, aborts, restarts and kills (promises 1, 3, 4, 5).
 //!
-//! A run draws operations from a seed ([`ops`]), asks the model ([`model`]) what each has to answer
-//! and what is visible and published then, and compares with a subject ([`judge`]). The model itself
-//! is judged by a plain directory ([`plain`]). A failing list is made short and printed.
+//! A run draws operations ([`ops`]) from a seed ([`draw`]), asks the model ([`model`]) what each has to
+//! answer and what is visible and published then, and compares with a subject ([`judge`]). The model
+//! itself is judged by a plain directory ([`plain`]). A failing list is made short and printed.
 //!
 //! ```text
 //! PREPUB_SEED=n          this seed alone
@@ -11,6 +11,7 @@
 //! PREPUB_REFTEST_OPS     operations of each
 //! ```
 
+mod draw;
 mod judge;
 mod library;
 mod model;
@@ -22,11 +23,11 @@ pub mod published;
 use std::time::Duration;
 
 use crate::support::{can_mount, is_root, skip_unless};
+use draw::Abilities;
 use judge::Terms;
 use library::Library;
 use model::Rules;
 use mounted::Mounted;
-use ops::Abilities;
 use plain::Plain;
 
 /// A number from the environment.

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::draw::{Abilities, Generator};
 use super::model::{Expected, Face, Id, Kind, Model, Rules, Stamp, Verdict};
-use super::ops::{Abilities, Answer, Generator, Op, Path, SLOTS, digest};
+use super::ops::{Answer, Op, Path, SLOTS, digest};
 
 /// A file at a path, as a subject shows it.
 #[derive(Clone, Debug)]
