@@ -277,10 +277,26 @@ fn unmount_now(session: &Session) -> Result<()> {
             false => failure,
         }
     })?;
-    if !wait_until(DETACH_WAIT, || session.is_finished()) {
-        return Err(Failure::new(Kind::OpenFiles, "the mount is still in use"));
+    if wait_until(DETACH_WAIT, || session.is_finished()) {
+        return Ok(());
     }
-    Ok(())
+    let holders = session.holders();
+    let Some(first) = holders.first() else {
+        return Err(Failure::new(Kind::OpenFiles, "the mount is still in use"));
+    };
+    let more = match holders.len() - 1 {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let what = format!(
+        "the mount is gone from {}, but process {} ({}){more} has it still, in a mount namespace of its \
+         own",
+        session.mountpoint().display(),
+        first.pid,
+        first.command,
+    );
+    Err(Failure::new(Kind::OpenFiles, what)
+        .hint("end that process: the daemon then ends, and staged changes are kept"))
 }
 
 fn wait_until(most: Duration, done: impl Fn() -> bool) -> bool {

@@ -2,6 +2,7 @@
 //! somebody's `umount`.
 
 use std::fs;
+use std::process::Command;
 
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal, kill_process};
@@ -117,4 +118,38 @@ fn a_commit_that_fails_then_keeps_them() {
     sandbox.ok(["unmount", "--discard"]);
     sandbox.wait_for_exit();
     assert_eq!(stands(&sandbox), (1, 0));
+}
+
+/// A mount namespace that was made meanwhile keeps the mount alive, though nobody else can reach it.
+#[test]
+fn who_keeps_it_alive_is_named() {
+    let Some(mut sandbox) = mounted_with("") else {
+        return;
+    };
+    // it lets go of what belongs to other tests
+    let let_go = "while read -r _ at kind _; do \
+         case $kind in fuse.prepub) [ \"$at\" = \"$0\" ] || umount -l \"$at\" ;; esac; \
+         done </proc/self/mounts; exec sleep 1000";
+    let mut other = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", let_go])
+        .arg(sandbox.mountpoint())
+        .spawn()
+        .unwrap();
+    let pid = other.id();
+    // until it is there, the name is another
+    while fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() != "sleep\n" {
+        std::thread::yield_now();
+    }
+    for _ in 0..2 {
+        let refused = sandbox.fails(5, ["unmount"]);
+        let named = format!("process {pid} (sleep)");
+        assert!(refused.contains(&named), "{refused}");
+        assert!(fs::read_dir(sandbox.mountpoint()).unwrap().next().is_none());
+    }
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let status = sandbox.wait_for_exit();
+    assert!(status.success(), "{status}\n{}", sandbox.log());
+    sandbox.mount();
+    assert_eq!(fs::read(sandbox.root().join("file")).unwrap(), b"staged");
 }

@@ -4,9 +4,10 @@
 //! detached before the next mount. Anything else that stands in the way is refused by name. The
 //! FUSE library itself is `fuse.rs`'s business.
 
+mod table;
+
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use rustix::mount::UnmountFlags;
 use crate::fs::Fs;
 use crate::fuse::{self, Running};
 use crate::types::Notifier;
+
+pub use table::Holder;
 
 /// How the kernel lists our mounts: `fuse.` and this.
 pub const SUBTYPE: &str = "prepub";
@@ -92,6 +95,8 @@ pub enum MountError {
 /// A mounted filesystem.
 pub struct Session {
     mountpoint: PathBuf,
+    /// Tells this mount from any other that may come to stand there.
+    device: Option<String>,
     running: Running,
 }
 
@@ -107,6 +112,7 @@ pub fn mount(
     let mountpoint = prepare(mountpoint)?;
     match fuse::start(fs, &mountpoint, options) {
         Ok(running) => Ok(Session {
+            device: device_at(&mountpoint),
             mountpoint,
             running,
         }),
@@ -146,12 +152,13 @@ impl Session {
         })
     }
 
-    /// Takes the mount off; refuses while files are open. [`Session::wait`] then returns.
+    /// Takes the mount off, if it is there still; refuses while files are open. [`Session::wait`]
+    /// then returns, once no other mount namespace has it.
     ///
     /// # Errors
     /// [`MountError::Busy`], [`MountError::Io`].
     pub fn unmount(&self) -> Result<(), MountError> {
-        unmount(&self.mountpoint, false)
+        self.take_off(false)
     }
 
     /// Takes the mount off the tree at once; what is open goes on until it is closed.
@@ -159,8 +166,31 @@ impl Session {
     /// # Errors
     /// [`MountError::Io`].
     pub fn detach(&self) -> Result<(), MountError> {
-        unmount(&self.mountpoint, true)
+        self.take_off(true)
     }
+
+    fn take_off(&self, lazy: bool) -> Result<(), MountError> {
+        let unmounted = unmount(&self.mountpoint, lazy);
+        // somebody was faster, or it was taken off before and lives on elsewhere
+        if unmounted.is_err() && self.device.is_some() && device_at(&self.mountpoint) != self.device
+        {
+            return Ok(());
+        }
+        unmounted
+    }
+
+    /// Who keeps it alive after it was taken off: processes in mount namespaces of their own, which
+    /// were made while it stood.
+    #[must_use]
+    pub fn holders(&self) -> Vec<Holder> {
+        let device = self.device.as_deref();
+        device.map(table::elsewhere).unwrap_or_default()
+    }
+}
+
+fn device_at(mountpoint: &Path) -> Option<String> {
+    let mount = table::at(mountpoint).ok().flatten()?;
+    Some(mount.device)
 }
 
 /// What stands at a mount point.
@@ -218,22 +248,18 @@ fn look(mountpoint: &Path) -> Result<Found, MountError> {
         }
         _ => {}
     }
-    let table = fs::read("/proc/self/mountinfo").map_err(|e| io_error("look up", mountpoint, e))?;
-    let mut found = Found::Free;
-    // the last one is on top
-    for mount in table.split(|b| *b == b'\n').filter_map(parse_mountinfo) {
-        if mount.mountpoint == mountpoint {
-            found = match mount.fstype.as_str() {
-                "fuse.prepub" if is_deaf(mountpoint) => Found::Stale,
-                "fuse.prepub" => Found::Prepub,
-                _ => Found::Other {
-                    fstype: mount.fstype,
-                    source_name: mount.source_name,
-                },
-            };
-        }
-    }
-    Ok(found)
+    let mount = table::at(mountpoint).map_err(|e| io_error("look up", mountpoint, e))?;
+    Ok(match mount {
+        None => Found::Free,
+        Some(mount) => match mount.fstype.as_str() {
+            "fuse.prepub" if is_deaf(mountpoint) => Found::Stale,
+            "fuse.prepub" => Found::Prepub,
+            _ => Found::Other {
+                fstype: mount.fstype,
+                source_name: mount.source_name,
+            },
+        },
+    })
 }
 
 /// True if nobody answers any more. The kernel may know the attributes of a dead mount's root for
@@ -252,52 +278,6 @@ pub fn is_mounted(mountpoint: &Path) -> bool {
 #[must_use]
 pub fn is_stale(mountpoint: &Path) -> bool {
     matches!(look(mountpoint), Ok(Found::Stale))
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct MountInfo {
-    mountpoint: PathBuf,
-    fstype: String,
-    source_name: String,
-}
-
-/// One line of `/proc/self/mountinfo`: id, parent, device, root, mount point, options, optional
-/// fields, `-`, type, source, options.
-fn parse_mountinfo(line: &[u8]) -> Option<MountInfo> {
-    let mut fields = line.split(|b| *b == b' ');
-    let mountpoint = unescape(fields.nth(4)?);
-    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
-    let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
-    Some(MountInfo {
-        mountpoint: PathBuf::from(std::ffi::OsString::from_vec(mountpoint)),
-        fstype: text(rest.next()?),
-        source_name: text(rest.next()?),
-    })
-}
-
-/// The kernel writes space, tab, newline and backslash as `\ooo`.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let octal = tail
-            .get(..3)
-            .filter(|d| byte == b'\\' && d.iter().all(u8::is_ascii_digit));
-        match octal {
-            Some(digits) => {
-                let value = digits
-                    .iter()
-                    .fold(0_u32, |v, d| v * 8 + u32::from(d - b'0'));
-                out.push(value.to_le_bytes()[0]);
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    out
 }
 
 fn detach_stale(mountpoint: &Path) -> Result<(), MountError> {
@@ -362,31 +342,6 @@ fn io_error(action: &'static str, mountpoint: &Path, source: io::Error) -> Mount
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_the_mount_table() {
-        let line =
-            b"36 35 98:0 /mnt1 /mnt/with\\040space rw,noatime master:1 - fuse.prepub a\\134b rw";
-        assert_eq!(
-            parse_mountinfo(line),
-            Some(MountInfo {
-                mountpoint: "/mnt/with space".into(),
-                fstype: "fuse.prepub".into(),
-                source_name: "a\\b".into(),
-            })
-        );
-        for hostile in [
-            &b""[..],
-            b"1 2 3",
-            b"1 2 3 4 /x rw",
-            b"1 2 3 4 /x rw -",
-            b"\\",
-            b"\\12",
-        ] {
-            assert_eq!(parse_mountinfo(hostile), None);
-        }
-        assert_eq!(unescape(b"\\777\\"), [255, b'\\']);
-    }
 
     #[test]
     fn refuses_what_cannot_carry_a_mount() {
