@@ -114,6 +114,17 @@ pub enum PublisherError {
     Record(#[source] crate::txn::TxnError),
 }
 
+impl PublisherError {
+    /// What stands in the way of a repository's tags or reflog.
+    pub(crate) fn records(repo: &str, source: crate::records::RecordsError) -> Self {
+        let repo = repo.to_owned();
+        match source {
+            crate::records::RecordsError::History(source) => Self::Tags { repo, source },
+            source => Self::Reflog { repo, source },
+        }
+    }
+}
+
 impl From<store::Injected> for PublisherError {
     fn from(fault: store::Injected) -> Self {
         Self::Record(fault.into())

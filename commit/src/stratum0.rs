@@ -101,16 +101,6 @@ impl Stratum0 {
         &self.home
     }
 
-    /// The published tags; none if there is no tag database yet.
-    ///
-    /// # Errors
-    /// When the head or the tag database cannot be read.
-    pub fn history(&self, now: SystemTime) -> Result<Option<History>, PublisherError> {
-        let (head, _) = self.head(now)?;
-        let work = self.work()?;
-        self.read_history(head.manifest().history, work.path())
-    }
-
     fn read_history(
         &self,
         hash: Option<Hash>,
@@ -133,16 +123,7 @@ impl Stratum0 {
     }
 
     pub(crate) fn records(&self, source: RecordsError) -> PublisherError {
-        match source {
-            RecordsError::History(source) => PublisherError::Tags {
-                repo: self.home.name.clone(),
-                source,
-            },
-            source => PublisherError::Reflog {
-                repo: self.home.name.clone(),
-                source,
-            },
-        }
+        PublisherError::records(&self.home.name, source)
     }
 
     fn storage_error(&self, what: &'static str) -> impl FnOnce(StoreError) -> PublisherError {

@@ -68,7 +68,7 @@ fn repo() -> Repo {
 }
 
 fn has_tag(publisher: &Stratum0, repo: &Repo, name: &str) -> bool {
-    let tags = tags::list(publisher, repo.now()).unwrap();
+    let tags = repo.tags_of(publisher);
     tags.iter().any(|tag| tag.name == name)
 }
 

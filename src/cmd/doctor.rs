@@ -12,9 +12,11 @@ use crate::api::Request;
 use crate::api::reply::{Diagnosis, Finding, Weight};
 use crate::cli::Doctor;
 use crate::clock;
+use crate::config::Settings;
 use crate::control::client::Client;
-use crate::engine::repo::Published;
+use crate::engine::published::Published;
 use crate::report::{Failure, Result};
+use crate::repositories;
 use crate::state::{DaemonInfo, State};
 
 /// A mount that does not answer within this hangs.
@@ -40,10 +42,10 @@ pub fn run(context: &Context, args: &Doctor) -> Result<ExitCode> {
             daemon(&mut findings, context, &state);
             let names = match &args.repo {
                 Some(name) => vec![name.clone()],
-                None => state.repositories()?,
+                None => repositories::names(&state, &context.settings)?,
             };
             for name in names {
-                repository(&mut findings, &state, &name);
+                repository(&mut findings, &state, &context.settings, &name);
             }
         }
         Err(failure) => failed(&mut findings, "state", failure),
@@ -202,9 +204,9 @@ fn mount(findings: &mut Vec<Finding>, mountpoint: &Path) {
     }
 }
 
-fn repository(findings: &mut Vec<Finding>, state: &State, name: &str) {
+fn repository(findings: &mut Vec<Finding>, state: &State, settings: &Settings, name: &str) {
     let now = clock::wall();
-    let looked = Published::open(state, name).and_then(|published| published.head(now));
+    let looked = Published::open(state, settings, name).and_then(|published| published.head(now));
     match looked {
         Ok((_, Some(expired))) => failed(findings, name, expired),
         Ok((head, None)) => {

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use commit::publisher::Publisher;
 use commit::{PathPreview, Preview, What};
 use formats::{Change, ChangeSet, Hash, RepoPath};
 use fsimpl::StageSummary;
 
 use super::patience::PATIENCE;
-use super::repo::{Published, Repo};
+use super::published::Published;
+use super::repo::Repo;
 use super::{Engine, days_until};
 use crate::api::reply::{self, DroppedXattr, Limit, OpenFile, RepoStatus, Summary, Trouble};
 use crate::api::{PathText, Progress, Status, Step, Unit, Watch};
@@ -62,10 +62,10 @@ impl Engine {
     pub(super) fn status(&self, args: &Status, watch: &dyn Watch) -> Result<reply::Status> {
         let names = match &args.repo {
             Some(name) => {
-                self.must_be_registered(name)?;
+                self.home(name)?;
                 vec![name.clone()]
             }
-            None => self.state.repositories()?,
+            None => self.names()?,
         };
         let repositories = names
             .iter()
@@ -183,7 +183,7 @@ impl Engine {
         let preview = commit::preview(
             &change_set,
             repo.stage.objects().as_ref(),
-            &repo.published.publisher,
+            repo.published.publisher(),
             clock::wall(),
             &work.0,
         )?;
@@ -381,7 +381,7 @@ fn change(path: &PathPreview) -> reply::Change {
 /// # Errors
 /// [`Kind::Expired`] if that is less than configured.
 pub fn whitelist_holds(published: &Published, least: Duration) -> Result<Head> {
-    let (head, left) = published.publisher.head(clock::wall())?;
+    let (head, left) = published.publisher().head(clock::wall())?;
     if left < least {
         return Err(Failure::new(
             Kind::Expired,
