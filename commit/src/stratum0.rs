@@ -12,10 +12,15 @@
 //! SPOOL/in_transaction.lock    only for repositories of cvmfs_server: its sign of a transaction
 //! ```
 //!
+//! A garbage collection of `cvmfs_server` needs the second and refuses while there is the third. What
+//! one took before the lease, a commit stores again under it.
+//!
 //! This module makes no catalogs and judges no change.
 
+mod beside;
 mod lease;
 pub(crate) mod locks;
+mod mounts;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +38,7 @@ use crate::publisher::{Lease, NewRevision, Publisher, PublisherError};
 use crate::records::{self, RecordsError};
 use locks::Locks;
 
+pub use beside::{Beside, beside};
 pub(crate) use lease::{Stratum0Lease, TagEdit};
 
 /// The manifest's name in the storage's root.
@@ -250,6 +256,10 @@ impl Publisher for Stratum0 {
             }
         }
         Ok(false)
+    }
+
+    fn give_back(&self) -> Result<(), PublisherError> {
+        locks::give_back(&self.home)
     }
 }
 
