@@ -23,13 +23,28 @@ use crate::state::State;
 /// When the state cannot be read.
 pub fn names(state: &State, settings: &Settings) -> Result<Vec<String>> {
     let mut names = state.repositories()?;
-    for name in settings.file.repository.keys() {
-        if !names.contains(name) && official(settings, name)?.exists() {
-            names.push(name.clone());
+    for home in configured(settings)? {
+        if !names.contains(&home.name) {
+            names.push(home.name);
         }
     }
     names.sort();
     Ok(names)
+}
+
+/// Repositories of `cvmfs_server` that the configuration names.
+///
+/// # Errors
+/// A name that cannot be one.
+pub fn configured(settings: &Settings) -> Result<Vec<RepoHome>> {
+    let mut homes = Vec::new();
+    for name in settings.file.repository.keys() {
+        let home = official(settings, name)?;
+        if home.exists() {
+            homes.push(home);
+        }
+    }
+    Ok(homes)
 }
 
 /// Where a repository has its things.

@@ -19,6 +19,8 @@ use crate::report::{Failure, Result};
 use crate::repositories;
 use crate::state::{DaemonInfo, State};
 
+mod beside;
+
 /// A mount that does not answer within this hangs.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// Less free space than this is worth a warning.
@@ -48,8 +50,28 @@ pub fn run(context: &Context, args: &Doctor) -> Result<ExitCode> {
                 repository(&mut findings, &state, &context.settings, &name);
             }
         }
-        Err(failure) => failed(&mut findings, "state", failure),
+        Err(failure) => {
+            failed(&mut findings, "state", failure);
+            // whether it is served is the configuration's affair
+            if let Some(name) = &args.repo
+                && !context.settings.file.repository.contains_key(name)
+            {
+                let found = format!(
+                    "{} does not name it",
+                    context.settings.config_file().display()
+                );
+                warn(
+                    &mut findings,
+                    name,
+                    found,
+                    format!(
+                        "with [repository.\"{name}\"] in it prepub serves what cvmfs_server made under that name"
+                    ),
+                );
+            }
+        }
     }
+    beside::look(&mut findings, &context.settings, args.repo.as_deref())?;
     let diagnosis = Diagnosis {
         healthy: findings.iter().all(|f| f.weight != Weight::Failure),
         findings,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use commit::{PathPreview, Preview, What};
+use commit::{PathPreview, Preview, RepoHome, What};
 use formats::{Change, ChangeSet, Hash, RepoPath};
 use fsimpl::StageSummary;
 
@@ -92,12 +92,13 @@ impl Engine {
             ..RepoStatus::default()
         };
         if let Some(live) = self.live() {
-            let http = live.info.http.as_ref();
-            status.url = http.map(|http| format!("{http}/cvmfs/{name}"));
             status.path = Some(live.info.mountpoint.join(name).display().to_string());
         }
         let answers = match self.published(name) {
-            Ok(published) => self.look_at_published(&published, &mut status),
+            Ok(published) => {
+                status.url = self.url(&published.home);
+                self.look_at_published(&published, &mut status)
+            }
             Err(failure) => {
                 status.errors.push(of_repository(failure));
                 true
@@ -119,6 +120,15 @@ impl Engine {
             }
         }
         status
+    }
+
+    /// Where clients find a repository: at our own server, or where its configuration says.
+    fn url(&self, home: &RepoHome) -> Option<String> {
+        if home.is_foreign {
+            return home.conf().ok()?.stratum0_url().map(str::to_owned).ok();
+        }
+        let http = self.live()?.info.http.as_ref()?;
+        Some(format!("{http}/cvmfs/{}", home.name))
     }
 
     /// Looks at what is published; false if its storage does not answer.

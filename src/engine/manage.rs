@@ -14,9 +14,19 @@ use crate::api::reply::{Checked, Made, Removed, Standing, Tag, Tags};
 use crate::api::{Check, Mkfs, Progress, Resign, Rollback, Step, TagAdd, TagRemove, Unit, Watch};
 use crate::clock;
 use crate::report::{Context, Failure, Kind, Result};
+use crate::repositories;
 
 impl Engine {
     pub(super) fn mkfs(&self, args: &Mkfs) -> Result<Made> {
+        let theirs = repositories::official(&self.settings, &args.repo)?;
+        if self.settings.file.repository.contains_key(&args.repo) && theirs.exists() {
+            return Err(Failure::usage(format!(
+                "cvmfs_server made a repository {} already ({}), and the configuration names it",
+                args.repo,
+                theirs.conf_file.display()
+            ))
+            .hint("it is served as it is; choose another name for a new one"));
+        }
         let hash = args.hash.as_deref().unwrap_or("sha1");
         let (uid, gid) = args.owner.unwrap_or_else(|| {
             let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
