@@ -140,6 +140,19 @@ fn lookup_nss(name: &str, database: &str) -> Option<u32> {
     text.split(':').nth(2)?.trim().parse().ok()
 }
 
+/// A user's name by the system's name service.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<String> {
+    let output = std::process::Command::new("getent")
+        .args(["passwd", &uid.to_string()])
+        .stderr(std::process::Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (name, _) = text.split_once(':')?;
+    Some(name.to_owned())
+}
+
 /// The number of a group.
 #[must_use]
 pub fn group_id(name: &str) -> Option<u32> {

@@ -12,6 +12,7 @@ use crate::cli::{Cli, Command, Global};
 use crate::config::{Overrides, Settings};
 use crate::progress::Display;
 use crate::report::{Context as _, Result};
+use crate::repositories;
 use crate::state::State;
 use crate::target::Surroundings;
 use crate::telemetry::{self, Sink};
@@ -115,7 +116,7 @@ impl Context {
         let state = State::open(&self.settings.state_dir)?;
         let last = state.daemon_info().map(|info| info.mountpoint);
         Ok(Surroundings {
-            repositories: state.repositories()?,
+            repositories: repositories::names(&state, &self.settings)?,
             mountpoint: Some(last.unwrap_or_else(|| self.settings.mountpoint.clone())),
             cwd: working_directory()?,
         })

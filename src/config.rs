@@ -33,6 +33,9 @@ pub struct File {
     pub state_dir: Option<PathBuf>,
     /// Where the repositories are mounted.
     pub mountpoint: Option<PathBuf>,
+    /// What stands before `/etc/cvmfs` and `/var/spool/cvmfs`, where `cvmfs_server` keeps its
+    /// repositories' things; absent: nothing.
+    pub cvmfs_root: Option<PathBuf>,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or filters by module.
     pub log_level: LogLevel,
     /// The mount.
@@ -214,6 +217,8 @@ pub struct ControlSection {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RepositorySection {
+    /// Who makes changes visible; absent: stratum0.
+    pub publisher: Option<PublisherKind>,
     /// As in `[stage]`.
     pub settle: Option<Span>,
     /// As in `[stage]`.
@@ -228,6 +233,25 @@ pub struct RepositorySection {
     pub refresh: Option<Refresh>,
     /// Who, besides root and the daemon's own user, may do what below which path.
     pub allow: Vec<Allow>,
+}
+
+/// Who makes changes visible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PublisherKind {
+    /// prepub itself: it writes the storage and signs, alone or beside `cvmfs_server`.
+    #[default]
+    Stratum0,
+}
+
+impl PublisherKind {
+    /// As it is written in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stratum0 => "stratum0",
+        }
+    }
 }
 
 /// `[[repository."NAME".allow]]`
@@ -284,6 +308,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The file that was read, or that would be.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        let source = self.source.clone();
+        source.unwrap_or_else(|| Places::of_this_process().config)
+    }
+
     /// Reads the configuration.
     ///
     /// # Errors
@@ -334,6 +365,7 @@ impl Settings {
         let own = self.file.repository.get(name);
         let stage = &self.file.stage;
         RepositorySettings {
+            publisher: own.and_then(|r| r.publisher).unwrap_or_default(),
             settle: own.and_then(|r| r.settle).unwrap_or(stage.settle).0,
             quota: own.and_then(|r| r.quota).or(stage.quota).map(|b| b.0),
             quota_files: own.and_then(|r| r.quota_files).or(stage.quota_files),
@@ -351,6 +383,8 @@ impl Settings {
 /// What holds for one repository.
 #[derive(Clone, Debug)]
 pub struct RepositorySettings<'a> {
+    /// Who makes changes visible.
+    pub publisher: PublisherKind,
     /// How long a closed file rests before it is sealed.
     pub settle: Duration,
     /// Most raw bytes staged.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use commit::RepoHome;
 use fsimpl::seal::{Sealer, SealerLimits};
 use fsimpl::{Fs, Space};
 use parking_lot::{Mutex, RwLock};
@@ -18,18 +19,21 @@ use serde_json::Value;
 use crate::api::{Progress, Request, Watch};
 use crate::config::Settings;
 use crate::hook;
-use crate::report::{Context, Failure, Kind, Result};
+use crate::report::{Context, Result};
+use crate::repositories;
 use crate::state::{DaemonInfo, Lock, State};
 
 mod health;
 mod look;
 mod manage;
 mod patience;
+pub mod published;
 pub mod repo;
 pub mod turn;
 
 pub use look::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
-use repo::{Published, Repo};
+use published::Published;
+use repo::Repo;
 
 /// A state, held by this process alone.
 pub struct Engine {
@@ -141,19 +145,18 @@ impl Engine {
     /// A repository without its stage.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if it is not registered.
+    /// If prepub does not serve it.
     pub fn published(&self, name: &str) -> Result<Arc<Published>> {
         if let Some(repo) = self.repos.read().get(name) {
             return Ok(Arc::clone(&repo.published));
         }
-        self.must_be_registered(name)?;
-        Published::open(&self.state, name).map(Arc::new)
+        Published::open(&self.state, &self.settings, name).map(Arc::new)
     }
 
     /// A repository with its stage; opened, and an interrupted commit of it resumed, if need be.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if it is not registered; whatever stands in the way of its stage.
+    /// If prepub does not serve it; whatever stands in the way of its stage.
     pub fn repo(&self, name: &str) -> Result<Arc<Repo>> {
         self.repo_watched(name, &NotWatched)
     }
@@ -255,22 +258,20 @@ impl Engine {
         Ok(Scratch(dir))
     }
 
-    fn must_be_registered(&self, name: &str) -> Result<()> {
-        if self.repos.read().contains_key(name) {
-            return Ok(());
+    /// Names of the repositories that are served, sorted.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn names(&self) -> Result<Vec<String>> {
+        repositories::names(&self.state, &self.settings)
+    }
+
+    /// Where a repository has its things.
+    fn home(&self, name: &str) -> Result<RepoHome> {
+        match self.repos.read().get(name) {
+            Some(repo) => Ok(repo.published.home.clone()),
+            None => repositories::home(&self.state, &self.settings, name),
         }
-        let known = self.state.repositories()?;
-        if known.iter().any(|k| k == name) {
-            return Ok(());
-        }
-        Err(
-            Failure::new(Kind::Usage, format!("there is no repository {name} here")).hint(
-                match known.as_slice() {
-                    [] => format!("`prepub mkfs {name}` makes one"),
-                    known => format!("registered: {}", known.join(", ")),
-                },
-            ),
-        )
     }
 
     /// Closes every stage: everything staged is on disk afterwards.

@@ -10,7 +10,6 @@
 
 use std::time::{Duration, Instant};
 
-use commit::publisher::Publisher;
 use commit::{CommitError, Outcome, Request, Resumed, Visible, txn};
 use formats::RepoPath;
 use fsimpl::{FreezeError, Frozen};
@@ -204,7 +203,7 @@ fn publish(
         boot_id: clock::boot_id(),
         clock: std::sync::Arc::new(clock::wall),
     };
-    let publisher = &repo.published.publisher;
+    let publisher = repo.published.publisher();
     progress.1.at(Step::Store);
     match commit::publish(&request, publisher, &repo.txn_dir, progress) {
         Ok(Outcome::Visible(visible)) => {
@@ -234,7 +233,7 @@ fn say_what_is_left(repo: &Repo, failure: Failure) -> Failure {
     let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
     let state = repo.stage.space().report();
     let state = state.map_or_else(|_| "?".into(), |report| mebibytes(report.available));
-    let storage = repo.published.publisher.storage().available_bytes();
+    let storage = repo.published.publisher().storage().available_bytes();
     let storage = storage.ok().flatten().map_or_else(|| "?".into(), mebibytes);
     failure.hint(format!(
         "make room, then commit again; what is staged is kept. {state} are left in the state directory, which takes copies of the catalogs that change; {storage} in the storage, which takes new objects (none where both are one filesystem)"
@@ -243,7 +242,7 @@ fn say_what_is_left(repo: &Repo, failure: Failure) -> Failure {
 
 /// A commit that failed at its very last step may be visible all the same: the world is asked.
 fn after_failure(repo: &Repo, snapshot: u64, error: CommitError) -> Result<Box<Visible>> {
-    let publisher = &repo.published.publisher;
+    let publisher = repo.published.publisher();
     match commit::resume(&repo.txn_dir, publisher, clock::wall(), &clock::boot_id()) {
         Ok(Resumed::Done { visible, .. }) => {
             tracing::warn!("{}: the commit reported {error}, and is visible", repo.name());
@@ -283,7 +282,7 @@ fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()> {
 /// # Errors
 /// When that cannot be found out, or the stage does not take it.
 pub fn resume(repo: &Repo) -> Result<()> {
-    let publisher = &repo.published.publisher;
+    let publisher = repo.published.publisher();
     let mut frozen = repo.stage.frozen();
     match commit::resume(&repo.txn_dir, publisher, clock::wall(), &clock::boot_id())? {
         Resumed::None => {}
@@ -352,7 +351,7 @@ pub fn before_unmount(engine: &Engine, staged: Staged, watch: &dyn Watch) -> Res
             .map(|l| l.info.mountpoint.display().to_string()),
         ..Unmounted::default()
     };
-    for name in engine.state().repositories()? {
+    for name in engine.names()? {
         let repo = match engine.repo(&name) {
             Ok(repo) => repo,
             Err(failure) => {

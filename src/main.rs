@@ -3,7 +3,7 @@
 //! In reading order: what can be typed ([`cli`]) and what each command does ([`cmd`]); the verbs
 //! themselves ([`engine`], [`hook`]), asked through ([`asker`]) either in this process or over the
 //! control socket ([`control`], [`api`], [`access`]) of the [`daemon`], which mounts, and serves
-//! ([`serve`]); what they stand on: [`config`], [`state`], [`target`]; and what people see of it:
+//! ([`serve`]); what they stand on: [`config`], [`state`], [`repositories`], [`target`]; and what people see of it:
 //! [`report`], [`progress`], [`telemetry`].
 //!
 //! This is the only place where staging and committing meet.
@@ -24,6 +24,7 @@ mod hook;
 mod peer;
 mod progress;
 mod report;
+mod repositories;
 mod serve;
 mod state;
 mod target;

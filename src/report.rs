@@ -6,8 +6,11 @@
 use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+
+use crate::{access, clock};
 
 mod convert;
 
@@ -219,6 +222,22 @@ pub fn kind_of_io(error: &std::io::Error) -> Kind {
         E::StorageFull | E::QuotaExceeded => Kind::NoSpace,
         _ => Kind::Failed,
     }
+}
+
+/// What to do about a transaction that somebody has open in a repository of `cvmfs_server`.
+#[must_use]
+pub fn transaction_hint(repo: &str, uid: u32, since: SystemTime) -> String {
+    let seconds = clock::wall().duration_since(since).unwrap_or_default();
+    let age = match seconds.as_secs() {
+        seconds @ 0..120 => format!("{seconds} seconds"),
+        seconds @ 120..7200 => format!("{} minutes", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} hours", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    };
+    let user = access::user_name(uid).unwrap_or_else(|| format!("user {uid}"));
+    format!(
+        "{user} opened it {age} ago; `cvmfs_server publish {repo}` or `cvmfs_server abort {repo}` ends it. What is staged here is kept: try again then"
+    )
 }
 
 #[cfg(test)]

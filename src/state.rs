@@ -107,7 +107,7 @@ impl State {
                 Kind::NotFound,
                 format!("there is no state in {}", dir.display()),
             )
-            .hint("`prepub mkfs NAME` makes a repository and the state around it; --state-dir or PREPUB_STATE_DIR name another place")),
+            .hint("`prepub mkfs NAME` makes a repository and the state around it, `prepub mount` the state alone; --state-dir or PREPUB_STATE_DIR name another place")),
         }
     }
 

@@ -5,6 +5,7 @@
 // a test says on stderr why it skips, and what a daemon logged
 #![allow(clippy::print_stderr)]
 
+mod beside;
 mod cli;
 mod clock;
 mod containers;

@@ -137,7 +137,7 @@ fn no_forgotten_test_file() {
 fn room_of_tests(room: &str) -> PathBuf {
     let below = match room.split_once('/') {
         Some(("mount", file)) => format!("fsimpl/tests/mount/{file}.rs"),
-        Some(("resources", file)) => format!("tests/resources/{file}.rs"),
+        Some((room @ ("resources" | "beside"), file)) => format!("tests/{room}/{file}.rs"),
         Some((crate_, file)) => format!("{crate_}/tests/{file}.rs"),
         None => format!("tests/{room}.rs"),
     };

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use formats::server_conf::{Params, ServerConf, ServerConfError, Upstream};
 use formats::trust::{Certificate, PrivateKey, PublicKey, TrustError};
-use store::{DirStore, Durability, ObjectStore, StoreError};
+use store::{DirStore, Durability, ObjectStore, Owner, StoreError};
 
 /// Why a repository's things cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -267,10 +267,8 @@ impl RepoHome {
 
     fn read_key(&self, which: KeyFile) -> Result<(PathBuf, Vec<u8>), HomeError> {
         let path = self.key_file(which);
-        match fs::read(&path) {
-            Ok(bytes) => Ok((path, bytes)),
-            Err(source) => Err(HomeError::Read { path, source }),
-        }
+        let bytes = read(&path)?;
+        Ok((path, bytes))
     }
 
     /// A private key.
@@ -291,19 +289,48 @@ impl RepoHome {
         Certificate::from_pem(&pem).map_err(|source| HomeError::Key { path, source })
     }
 
-    /// What clients trust.
+    /// What clients trust: the public key, or those that `client.conf` names beside
+    /// `server.conf`.
     ///
     /// # Errors
-    /// [`HomeError::Read`], [`HomeError::Key`].
+    /// [`HomeError::Read`], [`HomeError::Conf`], [`HomeError::Key`].
     pub fn public_keys(&self) -> Result<Vec<PublicKey>, HomeError> {
-        let (path, pem) = self.read_key(KeyFile::Public)?;
-        let key = PublicKey::from_pem(&pem).map_err(|source| HomeError::Key { path, source })?;
-        Ok(vec![key])
+        let read = |path: PathBuf| {
+            let pem = read(&path)?;
+            PublicKey::from_pem(&pem).map_err(|source| HomeError::Key { path, source })
+        };
+        match self
+            .client_conf()?
+            .as_ref()
+            .and_then(|conf| conf.get("CVMFS_PUBLIC_KEY"))
+        {
+            Some(files) => files.split(':').map(|file| read(file.into())).collect(),
+            None => Ok(vec![read(self.key_file(KeyFile::Public))?]),
+        }
+    }
+
+    /// How `cvmfs_server` itself mounts the repository; none where prepub made it.
+    fn client_conf(&self) -> Result<Option<ServerConf>, HomeError> {
+        let path = self.conf_file.with_file_name("client.conf");
+        if !self.is_foreign || !path.exists() {
+            return Ok(None);
+        }
+        match ServerConf::parse(&read(&path)?) {
+            Ok(conf) => Ok(Some(conf)),
+            Err(source) => Err(HomeError::Conf { path, source }),
+        }
     }
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, HomeError> {
+    fs::read(path).map_err(|source| HomeError::Read {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
 /// Replaces a small file: at every instant it is the old or the new one, and when this returns it
-/// survives power loss.
+/// survives power loss. It is the directory's owner's, where root writes it.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
@@ -320,11 +347,13 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), H
     file.as_file()
         .set_permissions(fs::Permissions::from_mode(mode))
         .map_err(write)?;
+    let dir = fs::File::open(dir).map_err(write)?;
+    if let Some(owner) = Owner::of(&dir).map_err(|e| write(e.into()))? {
+        owner.take(file.as_file()).map_err(|e| write(e.into()))?;
+    }
     file.as_file().sync_all().map_err(write)?;
     file.persist(path).map_err(|failed| write(failed.error))?;
-    fs::File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(write)
+    dir.sync_all().map_err(write)
 }
 
 #[cfg(test)]

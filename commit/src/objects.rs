@@ -255,17 +255,6 @@ pub(crate) fn settle(
     storage.sync()
 }
 
-/// Looks once more whether every object is there: a garbage collection may have come in between.
-pub(crate) fn recheck(
-    change_set: &ChangeSet,
-    storage: &dyn ObjectStore,
-) -> Result<(), ObjectsError> {
-    for (name, change) in needed(change_set)? {
-        check_one(&name, &change_set.changes[change].path, storage)?;
-    }
-    Ok(())
-}
-
 /// Looks whether objects are there that rows of an older revision refer to.
 pub(crate) fn check_referred(
     referred: &[(ObjectName, RepoPath)],

@@ -246,6 +246,26 @@ impl Commit<'_> {
         Ok(stored)
     }
 
+    /// A garbage collection that ran before the lease may have taken what lay there already.
+    fn store_again(&self) -> Result<(), CommitError> {
+        let storage = self.publisher.storage().as_ref();
+        let names = objects::needed(&self.request.change_set)?;
+        let stored = objects::store_all(
+            &self.request.change_set,
+            &names,
+            self.request.objects.as_ref(),
+            storage,
+            &NoProgress,
+        )?;
+        if stored.new > 0 {
+            tracing::info!(
+                objects = stored.new,
+                "stored again what was collected as garbage"
+            );
+        }
+        Ok(())
+    }
+
     fn wish<'w>(&'w self, params: &'w Params, now: SystemTime, remake: bool) -> Wish<'w> {
         Wish {
             change_set: &self.request.change_set,
@@ -297,7 +317,7 @@ impl Commit<'_> {
         spent.catalogs = begun.elapsed().as_secs_f64();
         failpoint::pass("commit::catalogs")?;
         if params.garbage_collection {
-            objects::recheck(&self.request.change_set, storage)?;
+            self.store_again()?;
         }
         let revision = NewRevision {
             root_hash: closed.root,

@@ -24,6 +24,16 @@ pub enum PublisherError {
         /// What is going on.
         what: String,
     },
+    /// Somebody has a transaction of `cvmfs_server` open.
+    #[error("cvmfs_server has a transaction of {repo} open")]
+    Transaction {
+        /// Which repository.
+        repo: String,
+        /// Who opened it.
+        uid: u32,
+        /// Since when it has been open.
+        since: SystemTime,
+    },
     /// The repository's places: configuration, keys, storage.
     #[error(transparent)]
     Home(#[from] crate::home::HomeError),
@@ -114,6 +124,17 @@ pub enum PublisherError {
     Record(#[source] crate::txn::TxnError),
 }
 
+impl PublisherError {
+    /// What stands in the way of a repository's tags or reflog.
+    pub(crate) fn records(repo: &str, source: crate::records::RecordsError) -> Self {
+        let repo = repo.to_owned();
+        match source {
+            crate::records::RecordsError::History(source) => Self::Tags { repo, source },
+            source => Self::Reflog { repo, source },
+        }
+    }
+}
+
 impl From<store::Injected> for PublisherError {
     fn from(fault: store::Injected) -> Self {
         Self::Record(fault.into())
@@ -167,12 +188,21 @@ pub trait Publisher: Send + Sync {
     /// Keeps all other publishers out, from now until the lease is dropped.
     ///
     /// # Errors
-    /// [`PublisherError::Busy`] at once if another publisher is at work.
+    /// [`PublisherError::Busy`], [`PublisherError::Transaction`] if another publisher is at work.
     fn lease<'a>(
         &'a self,
         targets: &[RepoPath],
         now: SystemTime,
     ) -> Result<Box<dyn Lease + 'a>, PublisherError>;
+
+    /// Gives back what a process that died held against others; nothing, if there is nothing, or
+    /// somebody still uses it.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    fn give_back(&self) -> Result<(), PublisherError> {
+        Ok(())
+    }
 
     /// True if `revision` is the published one, or one that the published one was built on.
     ///

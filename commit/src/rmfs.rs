@@ -105,17 +105,29 @@ pub struct Removed {
     pub left: Vec<PathBuf>,
 }
 
+/// Refuses a repository that is another program's to remove.
+///
+/// # Errors
+/// [`RmfsError::Foreign`].
+pub fn refuse_foreign(home: &RepoHome) -> Result<(), RmfsError> {
+    match home.is_foreign {
+        true => Err(RmfsError::Foreign {
+            repo: home.name.clone(),
+        }),
+        false => Ok(()),
+    }
+}
+
 /// Removes a repository: storage, keys, spool, configuration. What is gone already is no error.
 ///
 /// # Errors
 /// [`RmfsError`]; calling it again does the rest.
 pub fn rmfs(home: &RepoHome, confirmed: bool) -> Result<Removed, RmfsError> {
-    let repo = || home.name.clone();
-    if home.is_foreign {
-        return Err(RmfsError::Foreign { repo: repo() });
-    }
+    refuse_foreign(home)?;
     if !confirmed {
-        return Err(RmfsError::Unconfirmed { repo: repo() });
+        return Err(RmfsError::Unconfirmed {
+            repo: home.name.clone(),
+        });
     }
     let mut removed = Removed::default();
     let has_keys = KEYS.iter().any(|key| home.key_file(*key).exists());

@@ -12,10 +12,15 @@
 //! SPOOL/in_transaction.lock    only for repositories of cvmfs_server: its sign of a transaction
 //! ```
 //!
+//! A garbage collection of `cvmfs_server` needs the second and refuses while there is the third. What
+//! one took before the lease, a commit stores again under it.
+//!
 //! This module makes no catalogs and judges no change.
 
+mod beside;
 mod lease;
 pub(crate) mod locks;
+mod mounts;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +38,7 @@ use crate::publisher::{Lease, NewRevision, Publisher, PublisherError};
 use crate::records::{self, RecordsError};
 use locks::Locks;
 
+pub use beside::{Beside, beside};
 pub(crate) use lease::{Stratum0Lease, TagEdit};
 
 /// The manifest's name in the storage's root.
@@ -101,16 +107,6 @@ impl Stratum0 {
         &self.home
     }
 
-    /// The published tags; none if there is no tag database yet.
-    ///
-    /// # Errors
-    /// When the head or the tag database cannot be read.
-    pub fn history(&self, now: SystemTime) -> Result<Option<History>, PublisherError> {
-        let (head, _) = self.head(now)?;
-        let work = self.work()?;
-        self.read_history(head.manifest().history, work.path())
-    }
-
     fn read_history(
         &self,
         hash: Option<Hash>,
@@ -133,16 +129,7 @@ impl Stratum0 {
     }
 
     pub(crate) fn records(&self, source: RecordsError) -> PublisherError {
-        match source {
-            RecordsError::History(source) => PublisherError::Tags {
-                repo: self.home.name.clone(),
-                source,
-            },
-            source => PublisherError::Reflog {
-                repo: self.home.name.clone(),
-                source,
-            },
-        }
+        PublisherError::records(&self.home.name, source)
     }
 
     fn storage_error(&self, what: &'static str) -> impl FnOnce(StoreError) -> PublisherError {
@@ -269,6 +256,10 @@ impl Publisher for Stratum0 {
             }
         }
         Ok(false)
+    }
+
+    fn give_back(&self) -> Result<(), PublisherError> {
+        locks::give_back(&self.home)
     }
 }
 

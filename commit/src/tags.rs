@@ -9,6 +9,7 @@
 //! either the old tags or the new ones. `trunk` and `trunk-previous` follow the revisions and are
 //! nobody's to change. Nothing here makes a revision.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -99,13 +100,23 @@ pub enum TagsError {
     Publisher(#[from] PublisherError),
 }
 
-/// The tags, the newest first.
+/// The tags, the newest first. `work_dir` is an empty directory.
 ///
 /// # Errors
 /// [`TagsError`] when the head or the tag database cannot be read.
-pub fn list(publisher: &Stratum0, now: SystemTime) -> Result<Vec<Tag>, TagsError> {
-    match publisher.history(now)? {
-        Some(history) => Ok(history.tags().map_err(unreadable(publisher))?),
+pub fn list(
+    publisher: &dyn Publisher,
+    work_dir: &Path,
+    now: SystemTime,
+) -> Result<Vec<Tag>, TagsError> {
+    let (head, _) = publisher.head(now)?;
+    let unreadable = |source| PublisherError::records(publisher.name(), source);
+    let store = publisher.repository().store().as_ref();
+    let history = records::read_history(store, head.manifest().history, work_dir);
+    match history.map_err(unreadable)? {
+        Some(history) => Ok(history
+            .tags()
+            .map_err(|source| unreadable(records::RecordsError::History(source)))?),
         None => Ok(Vec::new()),
     }
 }

@@ -15,7 +15,7 @@ use commit::resign::resign_with_new_keys;
 use commit::rmfs::rmfs;
 use commit::rollback::{self, rollback};
 use commit::tags::{self, NewTag};
-use commit::{MkfsError, Publisher, RepoHome, Stratum0, mkfs};
+use commit::{MkfsError, Publisher, PublisherError, RepoHome, Stratum0, mkfs};
 use fail::FailScenario;
 use formats::manifest::SignedManifest;
 use support::checked::assert_checks;
@@ -68,7 +68,7 @@ fn repo() -> Repo {
 }
 
 fn has_tag(publisher: &Stratum0, repo: &Repo, name: &str) -> bool {
-    let tags = tags::list(publisher, repo.now()).unwrap();
+    let tags = repo.tags_of(publisher);
     tags.iter().any(|tag| tag.name == name)
 }
 
@@ -217,14 +217,26 @@ fn lock_files_that_a_crash_left_are_known_as_ours() {
         fail::cfg(step, "return").unwrap();
         let _ = repo.publisher.lease(&[], repo.now());
         scenario.teardown();
-        assert!(spool.join("in_transaction.prepub").exists(), "{step}");
-        // the next takes them over, and leaves none
+        let lock = spool.join("in_transaction.lock");
+        assert!(lock.exists(), "{step}");
+        // the next takes it over, and leaves none
         repo.publish(repo.changes().file("/a", b"a").done());
-        for left in ["in_transaction.lock", "in_transaction.prepub"] {
-            assert!(!spool.join(left).exists(), "{step}: {left}");
-        }
-        // while one that is not ours is not taken
-        std::fs::write(spool.join("in_transaction.lock"), b"").unwrap();
-        assert!(repo.publisher.lease(&[], repo.now()).is_err());
+        assert!(!lock.exists(), "{step}");
+        // or it is given back without one
+        fail::cfg(step, "return").unwrap();
+        let _ = repo.publisher.lease(&[], repo.now());
+        fail::remove(step);
+        assert!(lock.exists(), "{step}");
+        repo.publisher.give_back().unwrap();
+        assert!(!lock.exists(), "{step}");
+        // while one that is not ours is neither taken nor given back
+        std::fs::write(&lock, b"").unwrap();
+        let refused = repo.publisher.lease(&[], repo.now()).err().unwrap();
+        assert!(
+            matches!(refused, PublisherError::Transaction { .. }),
+            "{refused}"
+        );
+        repo.publisher.give_back().unwrap();
+        assert!(lock.exists(), "{step}");
     }
 }

@@ -1,7 +1,7 @@
 //! Back to an earlier revision.
 
 use commit::rollback::{Outcome, RollbackError, RolledBack, plan, rollback};
-use commit::{Publisher, Visible, tags};
+use commit::{Publisher, Visible};
 use formats::history::Tag;
 
 use crate::support::changes::path;
@@ -27,7 +27,7 @@ fn done(repo: &Repo, target: Option<&str>) -> RolledBack {
 }
 
 fn all_tags(repo: &Repo) -> Vec<Tag> {
-    let mut tags = tags::list(&repo.publisher, repo.now()).unwrap();
+    let mut tags = repo.tags();
     tags.sort_by(|a, b| a.name.cmp(&b.name));
     tags
 }

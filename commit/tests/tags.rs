@@ -1,6 +1,6 @@
 //! Tags of the published repository.
 
-use commit::tags::{NewTag, TagsError, add, list, remove};
+use commit::tags::{NewTag, TagsError, add, remove};
 use commit::{Outcome, Publisher, PublisherError};
 use formats::hash::Hash;
 use formats::history::Tag;
@@ -17,17 +17,13 @@ fn tag(name: &str) -> NewTag {
 }
 
 fn names(repo: &Repo) -> Vec<String> {
-    let mut names: Vec<String> = list(&repo.publisher, repo.now())
-        .unwrap()
-        .into_iter()
-        .map(|tag| tag.name)
-        .collect();
+    let mut names: Vec<String> = repo.tags().into_iter().map(|tag| tag.name).collect();
     names.sort();
     names
 }
 
 fn one(repo: &Repo, name: &str) -> Tag {
-    let tags = list(&repo.publisher, repo.now()).unwrap();
+    let tags = repo.tags();
     tags.into_iter().find(|tag| tag.name == name).unwrap()
 }
 

@@ -26,7 +26,7 @@ fn publish(repo: &Repo, changes: ChangeSet, tag: Option<&str>) -> Visible {
 }
 
 fn tag(repo: &Repo, name: &str) -> Tag {
-    let all = tags::list(&repo.publisher, repo.now()).unwrap();
+    let all = repo.tags();
     all.into_iter().find(|tag| tag.name == name).unwrap()
 }
 

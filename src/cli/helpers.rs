@@ -10,7 +10,8 @@ use super::Json;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Looks at FUSE, the state directory, the daemon and its mount, the clock, and each repository's
-keys, whitelist and manifest. Changes nothing. Exit code 1 if something does not work.")]
+keys, whitelist and manifest; beside cvmfs_server also at whose the repository is, and at what
+stands in a commit's way. Changes nothing. Exit code 1 if something does not work.")]
 pub struct Doctor {
     /// Only this repository [default: all]
     pub repo: Option<String>,

@@ -11,8 +11,10 @@ use super::Json;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Returns once the mount can be used; the daemon goes on in the background and logs into
-STATE/log/prepub.log. What an earlier daemon left staged is staged again, what it left mounted
-when it died is cleaned up, and a commit it was in the middle of is found done or not done.
+STATE/log/prepub.log. Mounted are the repositories that `prepub mkfs` made, and those of
+cvmfs_server that have a [repository] table in the configuration. What an earlier daemon left
+staged is staged again, what it left mounted when it died is cleaned up, and a commit it was in the
+middle of is found done or not done.
 
 Examples:
   prepub mount                        at the default place

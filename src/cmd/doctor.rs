@@ -12,10 +12,14 @@ use crate::api::Request;
 use crate::api::reply::{Diagnosis, Finding, Weight};
 use crate::cli::Doctor;
 use crate::clock;
+use crate::config::Settings;
 use crate::control::client::Client;
-use crate::engine::repo::Published;
+use crate::engine::published::Published;
 use crate::report::{Failure, Result};
+use crate::repositories;
 use crate::state::{DaemonInfo, State};
+
+mod beside;
 
 /// A mount that does not answer within this hangs.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -40,14 +44,34 @@ pub fn run(context: &Context, args: &Doctor) -> Result<ExitCode> {
             daemon(&mut findings, context, &state);
             let names = match &args.repo {
                 Some(name) => vec![name.clone()],
-                None => state.repositories()?,
+                None => repositories::names(&state, &context.settings)?,
             };
             for name in names {
-                repository(&mut findings, &state, &name);
+                repository(&mut findings, &state, &context.settings, &name);
             }
         }
-        Err(failure) => failed(&mut findings, "state", failure),
+        Err(failure) => {
+            failed(&mut findings, "state", failure);
+            // whether it is served is the configuration's affair
+            if let Some(name) = &args.repo
+                && !context.settings.file.repository.contains_key(name)
+            {
+                let found = format!(
+                    "{} does not name it",
+                    context.settings.config_file().display()
+                );
+                warn(
+                    &mut findings,
+                    name,
+                    found,
+                    format!(
+                        "with [repository.\"{name}\"] in it prepub serves what cvmfs_server made under that name"
+                    ),
+                );
+            }
+        }
     }
+    beside::look(&mut findings, &context.settings, args.repo.as_deref())?;
     let diagnosis = Diagnosis {
         healthy: findings.iter().all(|f| f.weight != Weight::Failure),
         findings,
@@ -202,9 +226,9 @@ fn mount(findings: &mut Vec<Finding>, mountpoint: &Path) {
     }
 }
 
-fn repository(findings: &mut Vec<Finding>, state: &State, name: &str) {
+fn repository(findings: &mut Vec<Finding>, state: &State, settings: &Settings, name: &str) {
     let now = clock::wall();
-    let looked = Published::open(state, name).and_then(|published| published.head(now));
+    let looked = Published::open(state, settings, name).and_then(|published| published.head(now));
     match looked {
         Ok((_, Some(expired))) => failed(findings, name, expired),
         Ok((head, None)) => {

@@ -125,7 +125,7 @@ pub fn mount_options(engine: &Engine) -> MountOptions {
 pub fn open_all(engine: &Engine, watch: &dyn Watch) -> Result<Arc<Fs>> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let fs = Arc::new(Fs::new(clock::now, (uid.as_raw(), gid.as_raw())));
-    let names = engine.state().repositories()?;
+    let names = engine.names()?;
     for (done, name) in names.iter().enumerate() {
         let progress = Progress {
             step: Step::Recover,

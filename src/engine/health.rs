@@ -94,7 +94,7 @@ impl Engine {
         let preview = commit::preview(
             &change_set,
             repo.stage.objects().as_ref(),
-            &repo.published.publisher,
+            repo.published.publisher(),
             SystemTime::now(),
             &work.0,
         )?;

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use commit::publisher::Publisher;
-use commit::{PathPreview, Preview, What};
+use commit::{PathPreview, Preview, RepoHome, What};
 use formats::{Change, ChangeSet, Hash, RepoPath};
 use fsimpl::StageSummary;
 
 use super::patience::PATIENCE;
-use super::repo::{Published, Repo};
+use super::published::Published;
+use super::repo::Repo;
 use super::{Engine, days_until};
 use crate::api::reply::{self, DroppedXattr, Limit, OpenFile, RepoStatus, Summary, Trouble};
 use crate::api::{PathText, Progress, Status, Step, Unit, Watch};
@@ -62,10 +62,10 @@ impl Engine {
     pub(super) fn status(&self, args: &Status, watch: &dyn Watch) -> Result<reply::Status> {
         let names = match &args.repo {
             Some(name) => {
-                self.must_be_registered(name)?;
+                self.home(name)?;
                 vec![name.clone()]
             }
-            None => self.state.repositories()?,
+            None => self.names()?,
         };
         let repositories = names
             .iter()
@@ -92,12 +92,13 @@ impl Engine {
             ..RepoStatus::default()
         };
         if let Some(live) = self.live() {
-            let http = live.info.http.as_ref();
-            status.url = http.map(|http| format!("{http}/cvmfs/{name}"));
             status.path = Some(live.info.mountpoint.join(name).display().to_string());
         }
         let answers = match self.published(name) {
-            Ok(published) => self.look_at_published(&published, &mut status),
+            Ok(published) => {
+                status.url = self.url(&published.home);
+                self.look_at_published(&published, &mut status)
+            }
             Err(failure) => {
                 status.errors.push(of_repository(failure));
                 true
@@ -119,6 +120,15 @@ impl Engine {
             }
         }
         status
+    }
+
+    /// Where clients find a repository: at our own server, or where its configuration says.
+    fn url(&self, home: &RepoHome) -> Option<String> {
+        if home.is_foreign {
+            return home.conf().ok()?.stratum0_url().map(str::to_owned).ok();
+        }
+        let http = self.live()?.info.http.as_ref()?;
+        Some(format!("{http}/cvmfs/{}", home.name))
     }
 
     /// Looks at what is published; false if its storage does not answer.
@@ -183,7 +193,7 @@ impl Engine {
         let preview = commit::preview(
             &change_set,
             repo.stage.objects().as_ref(),
-            &repo.published.publisher,
+            repo.published.publisher(),
             clock::wall(),
             &work.0,
         )?;
@@ -381,7 +391,7 @@ fn change(path: &PathPreview) -> reply::Change {
 /// # Errors
 /// [`Kind::Expired`] if that is less than configured.
 pub fn whitelist_holds(published: &Published, least: Duration) -> Result<Head> {
-    let (head, left) = published.publisher.head(clock::wall())?;
+    let (head, left) = published.publisher().head(clock::wall())?;
     if left < least {
         return Err(Failure::new(
             Kind::Expired,

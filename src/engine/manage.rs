@@ -8,15 +8,25 @@ use commit::{NewRepository, check, records, resign, rmfs, rollback, tags};
 use formats::Compression;
 use store::{Limits, Repository};
 
-use super::repo::Published;
+use super::published::Published;
 use super::{Engine, days_until};
 use crate::api::reply::{Checked, Made, Removed, Standing, Tag, Tags};
 use crate::api::{Check, Mkfs, Progress, Resign, Rollback, Step, TagAdd, TagRemove, Unit, Watch};
 use crate::clock;
 use crate::report::{Context, Failure, Kind, Result};
+use crate::repositories;
 
 impl Engine {
     pub(super) fn mkfs(&self, args: &Mkfs) -> Result<Made> {
+        let theirs = repositories::official(&self.settings, &args.repo)?;
+        if self.settings.file.repository.contains_key(&args.repo) && theirs.exists() {
+            return Err(Failure::usage(format!(
+                "cvmfs_server made a repository {} already ({}), and the configuration names it",
+                args.repo,
+                theirs.conf_file.display()
+            ))
+            .hint("it is served as it is; choose another name for a new one"));
+        }
         let hash = args.hash.as_deref().unwrap_or("sha1");
         let (uid, gid) = args.owner.unwrap_or_else(|| {
             let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
@@ -59,7 +69,8 @@ impl Engine {
     }
 
     pub(super) fn rmfs(&self, name: &str) -> Result<Removed> {
-        self.must_be_registered(name)?;
+        let home = self.home(name)?;
+        rmfs::refuse_foreign(&home)?;
         let open = self.open_repos().into_iter().find(|r| r.name() == name);
         // whoever publishes right now may finish first
         let _turn = open.as_ref().map(|repo| repo.turn.take_at_last());
@@ -71,7 +82,6 @@ impl Engine {
             }
         }
         self.forget(name);
-        let home = commit::RepoHome::embedded(self.state.dir(), name)?;
         let removed = rmfs::rmfs(&home, true)?;
         for dir in [
             self.state.stage(name),
@@ -100,7 +110,8 @@ impl Engine {
 
     pub(super) fn tags(&self, name: &str) -> Result<Tags> {
         let published = self.published(name)?;
-        let tags = tags::list(&published.publisher, clock::wall())?;
+        let scratch = self.scratch()?;
+        let tags = tags::list(published.publisher(), &scratch.0, clock::wall())?;
         Ok(Tags {
             repo: name.to_owned(),
             tags: tags.into_iter().map(tag).collect(),
@@ -114,18 +125,23 @@ impl Engine {
             message: args.message.clone(),
             root: None,
         };
-        tags::add(&published.publisher, &wanted, clock::wall())?;
+        tags::add(published.stratum0("tag add")?, &wanted, clock::wall())?;
         standing(&published, Vec::new())
     }
 
     pub(super) fn tag_remove(&self, args: &TagRemove) -> Result<Standing> {
         let published = self.published(&args.repo)?;
-        let removed = tags::remove(&published.publisher, &args.names, clock::wall())?;
+        let removed = tags::remove(
+            published.stratum0("tag remove")?,
+            &args.names,
+            clock::wall(),
+        )?;
         standing(&published, removed.into_iter().map(|t| t.name).collect())
     }
 
     pub(super) fn rollback(&self, args: &Rollback) -> Result<Standing> {
         let published = self.published(&args.repo)?;
+        let stratum0 = published.stratum0("rollback")?;
         let open = self
             .open_repos()
             .into_iter()
@@ -135,7 +151,7 @@ impl Engine {
             "trunk-previous" => None,
             tag => Some(tag),
         };
-        let outcome = rollback::rollback(&published.publisher, target, clock::wall())?;
+        let outcome = rollback::rollback(stratum0, target, clock::wall())?;
         let lost = match outcome {
             rollback::Outcome::Done(done) => {
                 if let Some(repo) = &open {
@@ -150,7 +166,7 @@ impl Engine {
 
     pub(super) fn resign(&self, args: &Resign, watch: &dyn Watch) -> Result<Standing> {
         let published = self.published(&args.repo)?;
-        let (publisher, now) = (&published.publisher, clock::wall());
+        let (publisher, now) = (published.stratum0("resign")?, clock::wall());
         let signed = match args.new_keys {
             true => resign::resign_with_new_keys(publisher, args.days, now)?,
             false => resign::resign(publisher, args.days, now)?,

@@ -1,82 +1,24 @@
-//! One repository, open: what is published, who publishes it, and its stage.
+//! One repository, open: what is published, and its stage.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use commit::publisher::Publisher;
-use commit::{RepoHome, Stratum0};
+use commit::RepoHome;
 use formats::Hash;
 use fsimpl::seal::{SealParams, Sealer};
 use fsimpl::{FLUSH_AFTER, Space, Stage, StageConfig, StageParams};
 use parking_lot::Mutex;
-use store::{Head, Repository};
 
 use super::health::Looked;
+use super::published::Published;
 use super::turn::Turn;
 use crate::access::WriteRules;
 use crate::api::Step;
 use crate::clock;
 use crate::config::Settings;
-use crate::report::{Context, Failure, Kind, Result};
+use crate::report::{Context, Result};
 use crate::state::State;
-
-/// A repository without its stage.
-pub struct Published {
-    /// Its name.
-    pub name: String,
-    /// Its places.
-    pub home: RepoHome,
-    /// Who publishes it.
-    pub publisher: Stratum0,
-}
-
-impl Published {
-    /// Opens storage and keys. Nothing published is read yet.
-    ///
-    /// # Errors
-    /// Whatever of it is missing.
-    pub fn open(state: &State, name: &str) -> Result<Self> {
-        let home = RepoHome::embedded(state.dir(), name)?;
-        let publisher = Stratum0::open(home.clone(), &state.cache(name))?;
-        Ok(Self {
-            name: name.to_owned(),
-            home,
-            publisher,
-        })
-    }
-
-    /// Reads what is published.
-    #[must_use]
-    pub fn repository(&self) -> &Arc<Repository> {
-        self.publisher.repository()
-    }
-
-    /// The published head: verified, but for a whitelist that has run out, which ends publishing
-    /// and not reading. The failure then says so.
-    ///
-    /// # Errors
-    /// A head that cannot be read, or that nobody vouches for.
-    pub fn head(&self, now: SystemTime) -> Result<(Head, Option<Failure>)> {
-        match self.repository().head(now) {
-            Ok(head) => Ok((head, None)),
-            Err(error) if error.is_expired() => {
-                let head = self.repository().unverified_head()?;
-                let keys = self.home.public_keys()?;
-                // validity is counted in whole hours: two hours before its end it held
-                let before = head.whitelist().ends() - Duration::from_secs(7200);
-                head.verify(&self.name, &keys, before)?;
-                let failure = Failure::new(
-                    Kind::Expired,
-                    format!("the whitelist of {} has expired", self.name),
-                )
-                .hint(format!("`prepub resign {}` renews it", self.name));
-                Ok((head, Some(failure)))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-}
 
 /// A repository with its stage.
 pub struct Repo {

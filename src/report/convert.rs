@@ -16,7 +16,7 @@ use fsimpl::session::MountError;
 use fsimpl::{AbortError, FreezeError, FsError, StageError};
 use store::{HeadError, RepoError, StoreError};
 
-use super::{Failure, Kind, kind_of_io};
+use super::{Failure, Kind, kind_of_io, transaction_hint};
 
 type Link<'e> = &'e (dyn Error + 'static);
 
@@ -107,7 +107,7 @@ fn kind_of_link(link: &(dyn Error + 'static)) -> Option<Kind> {
 
 fn kind_of_publisher(error: &PublisherError) -> Option<Kind> {
     match error {
-        PublisherError::Busy { .. } => Some(Kind::Busy),
+        PublisherError::Busy { .. } | PublisherError::Transaction { .. } => Some(Kind::Busy),
         PublisherError::WhitelistExpired { .. } => Some(Kind::Expired),
         PublisherError::TagExists { .. } => Some(Kind::Failed),
         _ => None,
@@ -128,11 +128,16 @@ fn kind_of_store(error: &StoreError) -> Option<Kind> {
 }
 
 /// What to do, where the chain itself says it better than its kind.
-fn hint_of_chain(error: Link<'_>) -> Option<&'static str> {
-    chain(error)
-        .filter_map(|link| link.downcast_ref::<HeadError>())
-        .any(HeadError::is_without_whitelist)
-        .then_some("`prepub resign REPO` makes a new whitelist, where the master key is")
+fn hint_of_chain(error: Link<'_>) -> Option<String> {
+    chain(error).find_map(|link| {
+        if let Some(PublisherError::Transaction { repo, uid, since }) = link.downcast_ref() {
+            return Some(transaction_hint(repo, *uid, *since));
+        }
+        let head = link.downcast_ref::<HeadError>()?;
+        head.is_without_whitelist().then(|| {
+            "`prepub resign REPO` makes a new whitelist, where the master key is".to_owned()
+        })
+    })
 }
 
 fn hint_for(kind: Kind) -> Option<&'static str> {
@@ -158,7 +163,7 @@ fn plain(error: &(dyn Error + 'static)) -> Failure {
         failure.causes.remove(0);
     }
     let told = failure.message.contains('`') || failure.causes.iter().any(|c| c.contains('`'));
-    match hint_of_chain(error).or(hint_for(kind)) {
+    match hint_of_chain(error).or(hint_for(kind).map(str::to_owned)) {
         Some(hint) if !told => failure.hint(hint),
         _ => failure,
     }

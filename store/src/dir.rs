@@ -11,6 +11,7 @@
 //! [`Durability::Batch`] nothing is durable before [`ObjectStore::sync`]; after a power loss an
 //! object kept since then may be short, so whoever kept it must hash it again. Directories other
 //! than the 257 of the skeleton are never made, and nothing follows a symbolic link below `data`.
+//! What root writes belongs to whoever owns ROOT.
 
 mod pending;
 mod raw;
@@ -29,6 +30,7 @@ use rustix::io::Errno;
 use crate::error::{Result, StoreError};
 use crate::failpoint;
 use crate::object_store::{ObjectStore, Pending, Stored, check_root_name};
+use crate::owner::Owner;
 use pending::DirPending;
 use raw::{Temp, TempKind};
 
@@ -62,6 +64,8 @@ struct Inner {
     /// The filesystem that `data` is on: only there can files be linked or cloned.
     device: u64,
     durability: Durability,
+    /// Whose files these are to be, if not ours.
+    owner: Option<Owner>,
     /// How temporary files are made here; found out at the first write.
     temp_kind: OnceLock<TempKind>,
 }
@@ -112,8 +116,11 @@ impl DirStore {
         let device = rustix::fs::fstat(&data)
             .map_err(|e| StoreError::io("look up", &data_path, e.into()))?
             .st_dev;
+        let root_fd = raw::open_dir(&root)?;
+        let owner = Owner::of(&root_fd).map_err(|e| StoreError::io("look up", &root, e.into()))?;
         Ok(Self(Arc::new(Inner {
-            root_fd: raw::open_dir(&root)?,
+            root_fd,
+            owner,
             data: Arc::new(data),
             device,
             root,
@@ -156,7 +163,17 @@ impl Inner {
                 *self.temp_kind.get_or_init(|| kind)
             }
         };
-        Temp::create(&self.data, kind).map_err(|e| self.no_temp(e))
+        let temp = Temp::create(&self.data, kind).map_err(|e| self.no_temp(e))?;
+        self.give(&temp).map_err(|e| self.no_temp(e))?;
+        Ok(temp)
+    }
+
+    /// Lets the storage's owner have a new file.
+    fn give(&self, temp: &Temp) -> std::result::Result<(), Errno> {
+        match &self.owner {
+            Some(owner) => owner.take(temp.file()),
+            None => Ok(()),
+        }
     }
 
     /// Why there is no temporary file.
@@ -314,6 +331,7 @@ impl ObjectStore for DirStore {
             });
         }
         let mut temp = Temp::named(&self.0.data).map_err(|e| self.0.no_temp(e))?;
+        self.0.give(&temp).map_err(|e| self.0.no_temp(e))?;
         temp.file_mut().write_all(bytes).map_err(failed)?;
         rustix::fs::fsync(temp.file()).map_err(|e| failed(e.into()))?;
         failpoint::pass("store::write_root")?;
@@ -410,15 +428,21 @@ impl ObjectStore for DirStore {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
             rustix::fs::open(file, flags, Mode::empty())
         };
+        let is_owners = inner.owner.is_some_and(|owner| owner.is(stat.st_uid));
         let ours = stat.st_mode & 0o7777 == FILE_MODE
-            && stat.st_uid == rustix::process::geteuid().as_raw();
+            && (is_owners || stat.st_uid == rustix::process::geteuid().as_raw());
         if ours {
             if inner.durability == Durability::Each {
                 open().and_then(rustix::fs::fdatasync).map_err(failed)?;
             }
             let to = Inner::relative(name);
             return match rustix::fs::linkat(CWD, file, &inner.data, &to, AtFlags::empty()) {
-                Ok(()) => inner.named(name).map(Some),
+                Ok(()) => {
+                    if let Some(owner) = inner.owner {
+                        owner.take_at(&inner.data, &to).map_err(failed)?;
+                    }
+                    inner.named(name).map(Some)
+                }
                 Err(Errno::EXIST) => inner.already_there(name).map(Some),
                 // too many links, or linking is not allowed: a copy will do
                 Err(_) => Ok(None),

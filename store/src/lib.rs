@@ -22,6 +22,7 @@ pub mod revision;
 mod fetch;
 mod flight;
 mod lru;
+mod owner;
 mod sync;
 
 pub use content::{ContentCache, ContentError, ContentFile, ContentLimits};
@@ -36,6 +37,7 @@ pub use object_store::{
     ObjectStore, Pending, Stored, get, put, put_whole, read_error, same_device, transfer, verify,
     write_error,
 };
+pub use owner::Owner;
 pub use repository::{CatalogFault, CatalogFile, Head, HeadError, Limits, RepoError, Repository};
 pub use revision::{Revision, Walk};
 pub use sync::sync_filesystem;

@@ -77,6 +77,11 @@ impl Sandbox {
         self.dir.path().join("mnt")
     }
 
+    /// The configuration of every command from now on.
+    pub fn configure(&self, text: &str) {
+        fs::write(self.dir.path().join("every.toml"), text).unwrap();
+    }
+
     /// The repository's directory below the mount.
     pub fn root(&self) -> PathBuf {
         self.mountpoint().join(REPO)
@@ -99,6 +104,10 @@ impl Sandbox {
         S: AsRef<OsStr>,
     {
         let mut command = Command::new(env!("CARGO_BIN_EXE_prepub"));
+        let config = self.dir.path().join("every.toml");
+        if config.exists() {
+            command.env("PREPUB_CONFIG", config);
+        }
         command
             .arg("--state-dir")
             .arg(self.state())

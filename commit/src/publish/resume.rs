@@ -41,6 +41,10 @@ pub fn resume(
     now: SystemTime,
     boot_id: &str,
 ) -> Result<Resumed, CommitError> {
+    if let Err(error) = publisher.give_back() {
+        // that stands in others' way, not in ours
+        tracing::warn!(repo = publisher.name(), %error, "cannot give back what an earlier process held");
+    }
     let Some(found) = txn::find(txn_dir)? else {
         txn::clear(txn_dir)?;
         return Ok(Resumed::None);

@@ -10,7 +10,7 @@ use formats::object::{ObjectKind, ObjectName};
 use formats::reflog::{RefKind, Reference};
 use formats::server_conf::Params;
 use formats::trust::{sign_manifest, verify_listed};
-use store::{Head, failpoint};
+use store::{Head, Owner, failpoint};
 
 use super::locks::Locks;
 use super::{MANIFEST, Stratum0, seconds};
@@ -236,6 +236,7 @@ impl Stratum0Lease<'_> {
                 repo: publisher.home.name.clone(),
                 source,
             })?;
+        self.locks.still_alone()?;
         record(&revision).map_err(PublisherError::Record)?;
         failpoint::pass("stratum0::before_manifest")?;
         storage
@@ -283,6 +284,15 @@ impl Lease for Stratum0Lease<'_> {
     }
 }
 
+/// Lets the storage's owner have a link in it.
+fn give_at(dir: &Path, link: &Path) -> std::io::Result<()> {
+    let dir = std::fs::File::open(dir)?;
+    match Owner::of(&dir)? {
+        Some(owner) => Ok(owner.take_at(&dir, link)?),
+        None => Ok(()),
+    }
+}
+
 impl Stratum0 {
     /// Makes root catalog, certificate, tags and meta information reachable by their other names,
     /// which clients of protected repositories use. False where the storage cannot.
@@ -306,7 +316,9 @@ impl Stratum0 {
                 Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
                     return Err(HomeError::Write { path: link, source }.into());
                 }
-                _ => {}
+                _ => {
+                    give_at(dir, &link).map_err(|source| HomeError::Write { path: link, source })?
+                }
             }
         }
         Ok(true)

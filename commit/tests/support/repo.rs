@@ -11,6 +11,7 @@ use commit::{
 };
 use formats::changeset::ChangeSet;
 use formats::hash::Algorithm;
+use formats::history::Tag;
 use formats::object::Compression;
 use formats::server_conf::Params;
 use store::{MemoryStore, ObjectStore, Revision};
@@ -135,6 +136,17 @@ impl Repo {
 
     pub fn params(&self) -> Params {
         self.publisher.params().unwrap()
+    }
+
+    /// The published tags.
+    pub fn tags(&self) -> Vec<Tag> {
+        self.tags_of(&self.publisher)
+    }
+
+    /// The published tags, as a publisher has them.
+    pub fn tags_of(&self, publisher: &Stratum0) -> Vec<Tag> {
+        let work = tempfile::tempdir_in(self.dir.path()).unwrap();
+        commit::tags::list(publisher, work.path(), self.now()).unwrap()
     }
 
     /// The newest revision.

@@ -1,0 +1,101 @@
+//! One repository without its stage: what is published, and who publishes it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use commit::publisher::Publisher;
+use commit::{RepoHome, Stratum0};
+use store::{Head, Repository};
+
+use crate::config::{PublisherKind, Settings};
+use crate::report::{Failure, Kind, Result};
+use crate::repositories;
+use crate::state::State;
+
+/// A repository without its stage.
+pub struct Published {
+    /// Its name.
+    pub name: String,
+    /// Its places.
+    pub home: RepoHome,
+    kind: PublisherKind,
+    publisher: Arc<dyn Publisher>,
+    stratum0: Option<Arc<Stratum0>>,
+}
+
+impl Published {
+    /// Opens storage and keys. Nothing published is read yet.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if prepub does not serve it; whatever of it is missing.
+    pub fn open(state: &State, settings: &Settings, name: &str) -> Result<Self> {
+        let home = repositories::home(state, settings, name)?;
+        let cache = state.cache(name);
+        let kind = settings.repository(name).publisher;
+        let (publisher, stratum0): (Arc<dyn Publisher>, _) = match kind {
+            PublisherKind::Stratum0 => {
+                let stratum0 = Arc::new(Stratum0::open(home.clone(), &cache)?);
+                (Arc::clone(&stratum0) as _, Some(stratum0))
+            }
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            home,
+            kind,
+            publisher,
+            stratum0,
+        })
+    }
+
+    /// Who publishes it.
+    #[must_use]
+    pub fn publisher(&self) -> &dyn Publisher {
+        self.publisher.as_ref()
+    }
+
+    /// The publisher, if it signs the repository itself: what `verb` does needs its keys.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for publishers that hand changes to somebody else.
+    pub fn stratum0(&self, verb: &str) -> Result<&Stratum0> {
+        self.stratum0.as_deref().ok_or_else(|| {
+            Failure::usage(format!(
+                "`prepub {verb}` cannot be done through the publisher {:?} of {}",
+                self.kind.name(),
+                self.name
+            ))
+            .hint("do it on the machine that has the repository's keys and storage, with prepub or cvmfs_server there")
+        })
+    }
+
+    /// Reads what is published.
+    #[must_use]
+    pub fn repository(&self) -> &Arc<Repository> {
+        self.publisher.repository()
+    }
+
+    /// The published head: verified, but for a whitelist that has run out, which ends publishing
+    /// and not reading. The failure then says so.
+    ///
+    /// # Errors
+    /// A head that cannot be read, or that nobody vouches for.
+    pub fn head(&self, now: SystemTime) -> Result<(Head, Option<Failure>)> {
+        match self.repository().head(now) {
+            Ok(head) => Ok((head, None)),
+            Err(error) if error.is_expired() => {
+                let head = self.repository().unverified_head()?;
+                let keys = self.home.public_keys()?;
+                // validity is counted in whole hours: two hours before its end it held
+                let before = head.whitelist().ends() - Duration::from_secs(7200);
+                head.verify(&self.name, &keys, before)?;
+                let failure = Failure::new(
+                    Kind::Expired,
+                    format!("the whitelist of {} has expired", self.name),
+                )
+                .hint(format!("`prepub resign {}` renews it", self.name));
+                Ok((head, Some(failure)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
