@@ -18,18 +18,13 @@ use crate::error::FsError;
 use crate::handle::OpenInode;
 use crate::journal::{Batch, frozen_key};
 use crate::sync::Instant;
-use crate::tree::{Data, Record, SealedData, Tree};
+use crate::tree::{SealedData, Tree};
 use crate::types::Ino;
 
 /// How often a waiter is told how far sealing is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// How soon a freeze that waits for writers gives way to somebody else.
 const GIVE_WAY_AFTER: Duration = Duration::from_millis(50);
-
-fn is_staged(rec: &&Record) -> bool {
-    rec.file()
-        .is_some_and(|file| matches!(file.data, Data::Staged { .. }))
-}
 
 /// A snapshot whose files may not be sealed yet.
 struct Snapshot {
@@ -182,14 +177,8 @@ impl Stage {
     ) -> Result<Snapshot, FreezeError> {
         tree.tick += 1;
         let size_of = |_| None;
-        // a published file that is open but unchanged is published as it is, where it is
-        let (mut left_out, mut skipped) = (BTreeSet::new(), Vec::new());
-        for (ino, file) in open {
-            if let Some(rec) = tree.node(ino).map(|node| &node.rec).filter(is_staged) {
-                left_out.insert(rec.serial);
-                skipped.push(file);
-            }
-        }
+        let open_nodes = open.iter().filter_map(|(ino, _)| tree.node(*ino));
+        let left_out = open_nodes.map(|node| node.rec.serial).collect();
         let mut walk = Walk::new(tree, left_out, &size_of);
         for target in targets {
             walk.target(target)?;
@@ -216,11 +205,14 @@ impl Stage {
         tree.frozen = Some(mark);
         // what changes from now on has a later tick
         tree.tick += 1;
+        // a published file that is open but unchanged is published as it is
+        let changed = |ino| tree.node(ino).is_some_and(|node| tree.is_changed(node));
+        let skipped = open.into_iter().filter(|(ino, _)| changed(*ino));
         Ok(Snapshot {
             id,
             items,
             unsealed,
-            skipped,
+            skipped: skipped.map(|(_, file)| file).collect(),
         })
     }
 
