@@ -231,7 +231,11 @@ fn lock_files_that_a_crash_left_are_known_as_ours() {
         assert!(!lock.exists(), "{step}");
         // while one that is not ours is neither taken nor given back
         std::fs::write(&lock, b"").unwrap();
-        let refused = repo.publisher.lease(&repo.changes().done(), repo.now()).err().unwrap();
+        let refused = repo
+            .publisher
+            .lease(&repo.changes().done(), repo.now())
+            .err()
+            .unwrap();
         assert!(
             matches!(refused, PublisherError::Transaction { .. }),
             "{refused}"

@@ -13,7 +13,7 @@ use store::{Head, ObjectStore, StoreError};
 use super::client::Commit;
 use super::error::GatewayError;
 use super::leases::Held;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, is_whole};
 use super::pack::{self, Item, OBJECT_BYTES_MAX, Pack};
 use super::{Gateway, landed, scope};
 use crate::head;
@@ -148,8 +148,8 @@ impl Gateway {
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<PublisherError>> = Mutex::new(None);
         let look = || {
-            while let Some((name, _)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let error = match self.stratum0.has(name) {
+            while let Some((name, bytes)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let error = match is_whole(&*self.stratum0, name, *bytes) {
                     Ok(true) => continue,
                     Ok(false) => self.leases.error(GatewayError::NotStored {
                         name: *name,

@@ -59,6 +59,21 @@ enum Place {
     Spooled(Arc<File>, u64),
 }
 
+/// True if an object is at the Stratum 0 in its full length. A receiver whose storage is full leaves
+/// cut objects behind under their names, and takes them for stored from then on: nothing that is
+/// sent mends them.
+pub(super) fn is_whole(stratum0: &dyn ObjectStore, name: &ObjectName, bytes: u64) -> Result<bool> {
+    match stratum0.stored_size(name)? {
+        Some(found) if found != bytes => Err(StoreError::CutOff {
+            name: *name,
+            place: format!("{stratum0:?}"),
+            found,
+            wanted: bytes,
+        }),
+        found => Ok(found.is_some()),
+    }
+}
+
 impl Outbox {
     pub(super) fn new(stratum0: Arc<dyn ObjectStore>, dir: PathBuf) -> Self {
         Self(Arc::new(Inner {
@@ -104,12 +119,14 @@ impl Inner {
         self.waiting().objects.get(name).cloned()
     }
 
-    fn is_there(&self, name: &ObjectName) -> Result<bool> {
-        let is_ours = {
-            let waiting = self.waiting();
-            waiting.objects.contains_key(name) || waiting.sent.contains(name)
-        };
-        Ok(is_ours || self.stratum0.has(name)?)
+    fn is_ours(&self, name: &ObjectName) -> bool {
+        let waiting = self.waiting();
+        waiting.objects.contains_key(name) || waiting.sent.contains(name)
+    }
+
+    /// An object of so many bytes needs not be sent.
+    fn is_there(&self, name: &ObjectName, bytes: u64) -> Result<bool> {
+        Ok(self.is_ours(name) || is_whole(&*self.stratum0, name, bytes)?)
     }
 
     fn add(&self, name: &ObjectName, bytes: u64, place: Place) {
@@ -165,7 +182,7 @@ impl std::fmt::Debug for Outbox {
 
 impl ObjectStore for Outbox {
     fn has(&self, name: &ObjectName) -> Result<bool> {
-        self.0.is_there(name)
+        Ok(self.0.is_ours(name) || self.0.stratum0.has(name)?)
     }
 
     fn stored_size(&self, name: &ObjectName) -> Result<Option<u64>> {
@@ -226,15 +243,15 @@ impl ObjectStore for Outbox {
     }
 
     fn adopt(&self, file: &Path, name: &ObjectName) -> Result<Option<Stored>> {
-        if self.0.is_there(name)? {
-            return Ok(Some(Stored::Present));
-        }
         // whatever is wrong with the file, the copy that follows tells
         let Ok(metadata) = std::fs::symlink_metadata(file) else {
             return Ok(None);
         };
         if !metadata.is_file() {
             return Ok(None);
+        }
+        if self.0.is_there(name, metadata.len())? {
+            return Ok(Some(Stored::Present));
         }
         self.0
             .add(name, metadata.len(), Place::File(file.to_path_buf()));
@@ -280,7 +297,7 @@ impl Write for Growing {
 
 impl Pending for Growing {
     fn keep(mut self: Box<Self>, name: &ObjectName) -> Result<Stored> {
-        if self.home.is_there(name)? {
+        if self.home.is_there(name, self.bytes)? {
             return Ok(Stored::Present);
         }
         let bytes = self.bytes;
@@ -338,6 +355,19 @@ mod tests {
             outbox.has(&name(b"new")).unwrap(),
             "it is known to be there"
         );
+        // what a full disk left there is not taken for the object
+        store::put(&stage, &name(b"whole"), b"whole").unwrap();
+        store::put(&*outbox.0.stratum0, &name(b"whole"), b"who").unwrap();
+        let refused = store::transfer(&stage, &outbox, &name(b"whole"), false);
+        let cut = matches!(
+            refused,
+            Err(StoreError::CutOff {
+                found: 3,
+                wanted: 5,
+                ..
+            })
+        );
+        assert!(cut, "{refused:?}");
         outbox.clear();
         assert!(outbox.items().is_empty());
         assert!(!outbox.has(&name(b"new")).unwrap());
