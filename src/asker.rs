@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::control::client::Client;
 use crate::engine::Engine;
 use crate::report::{Context, Failure, Kind, Result};
+use crate::signals;
 use crate::state::State;
 
 /// How long to wait for another command that holds the lock, or a daemon that starts.
@@ -73,7 +74,13 @@ impl Asker {
     pub fn ask<T: DeserializeOwned>(&self, request: &Request, watch: &dyn Watch) -> Result<T> {
         let value = match self {
             Self::Daemon(client) => client.ask(request, watch)?,
-            Self::Here(engine) => engine.handle(request, watch)?,
+            Self::Here(engine) => {
+                if matches!(request, Request::Commit(_)) {
+                    // leases of others' services outlive a process that just ends
+                    signals::set_at_first(engine.called_off())?;
+                }
+                engine.handle(request, watch)?
+            }
         };
         serde_json::from_value(value).context("the daemon answered in another language")
     }

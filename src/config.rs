@@ -219,6 +219,8 @@ pub struct ControlSection {
 pub struct RepositorySection {
     /// Who makes changes visible; absent: stratum0.
     pub publisher: Option<PublisherKind>,
+    /// Where the publisher "gateway" finds what it needs.
+    pub gateway: GatewaySection,
     /// As in `[stage]`.
     pub settle: Option<Span>,
     /// As in `[stage]`.
@@ -242,6 +244,8 @@ pub enum PublisherKind {
     /// prepub itself: it writes the storage and signs, alone or beside `cvmfs_server`.
     #[default]
     Stratum0,
+    /// A repository gateway: `cvmfs_gateway`.
+    Gateway,
 }
 
 impl PublisherKind {
@@ -250,8 +254,24 @@ impl PublisherKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Stratum0 => "stratum0",
+            Self::Gateway => "gateway",
         }
     }
+}
+
+/// `[repository."NAME".gateway]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewaySection {
+    /// Of its API; absent: what `CVMFS_UPSTREAM_STORAGE` says.
+    pub url: Option<String>,
+    /// A file of the form `plain_text ID SECRET`; absent: NAME.gw beside the repository's public key.
+    pub key: Option<PathBuf>,
+    /// The gateway's storage directory, where it can be written from here; absent: objects go through
+    /// the gateway.
+    pub storage: Option<PathBuf>,
+    /// The Stratum 0's URL; absent: what `CVMFS_STRATUM0` says.
+    pub stratum0: Option<String>,
 }
 
 /// `[[repository."NAME".allow]]`
@@ -366,6 +386,7 @@ impl Settings {
         let stage = &self.file.stage;
         RepositorySettings {
             publisher: own.and_then(|r| r.publisher).unwrap_or_default(),
+            gateway: own.map(|r| &r.gateway),
             settle: own.and_then(|r| r.settle).unwrap_or(stage.settle).0,
             quota: own.and_then(|r| r.quota).or(stage.quota).map(|b| b.0),
             quota_files: own.and_then(|r| r.quota_files).or(stage.quota_files),
@@ -385,6 +406,8 @@ impl Settings {
 pub struct RepositorySettings<'a> {
     /// Who makes changes visible.
     pub publisher: PublisherKind,
+    /// Where the publisher "gateway" finds what it needs, if anything is said.
+    pub gateway: Option<&'a GatewaySection>,
     /// How long a closed file rests before it is sealed.
     pub settle: Duration,
     /// Most raw bytes staged.

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use fsimpl::Fs;
 use fsimpl::session::{self, MountError, Session};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::api::{Progress, Staged, Watch};
@@ -27,6 +26,7 @@ use crate::engine::{Engine, Live};
 use crate::hook;
 use crate::report::{Context, Failure, Kind, Result};
 use crate::serve;
+use crate::signals::Signals;
 use crate::state::{DaemonInfo, State};
 
 mod follow;
@@ -197,30 +197,6 @@ fn raise_file_limit() {
     }
 }
 
-/// The signals that end the daemon in order, from when this is made on.
-struct Signals([Signal; 3]);
-
-impl Signals {
-    /// Needs a runtime around it.
-    fn new() -> Result<Self> {
-        let on = |kind| signal(kind).context("cannot wait for signals");
-        Ok(Self([
-            on(SignalKind::terminate())?,
-            on(SignalKind::interrupt())?,
-            on(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn any(&mut self) {
-        let Self([term, int, hang_up]) = self;
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-            _ = hang_up.recv() => {}
-        }
-    }
-}
-
 async fn until_end(
     session: &Session,
     ending: &AtomicBool,
@@ -244,7 +220,11 @@ async fn until_end(
 fn go_down(engine: &Engine, session: &Session, why: Why) -> Result<()> {
     for repo in engine.open_repos() {
         // one that takes longer is found done or not done at the next start
-        if repo.turn.take(COMMIT_WAIT).is_none() {
+        if repo.turn.take(COMMIT_WAIT).is_some() {
+            continue;
+        }
+        engine.called_off().store(true, Ordering::Relaxed);
+        if repo.turn.take(ANSWER_WAIT).is_none() {
             tracing::warn!("{}: ending in the middle of a commit", repo.name());
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -23,6 +23,7 @@ use crate::report::{Context, Result};
 use crate::repositories;
 use crate::state::{DaemonInfo, Lock, State};
 
+mod gateway;
 mod health;
 mod look;
 mod manage;
@@ -46,6 +47,7 @@ pub struct Engine {
     live: OnceLock<Live>,
     scratches: AtomicU64,
     looks: patience::Looks,
+    called_off: Arc<AtomicBool>,
     _lock: Lock,
 }
 
@@ -90,6 +92,7 @@ impl Engine {
             live: OnceLock::new(),
             scratches: AtomicU64::new(0),
             looks: patience::Looks::default(),
+            called_off: Arc::default(),
             _lock: lock,
         }
     }
@@ -110,6 +113,12 @@ impl Engine {
     pub fn go_live(&self, live: Live) {
         // a daemon mounts once
         let _ = self.live.set(live);
+    }
+
+    /// Set, it ends commits that are under way and have not come to their last step.
+    #[must_use]
+    pub fn called_off(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.called_off)
     }
 
     /// What only a daemon has.

@@ -8,6 +8,8 @@
 //!
 //! After a crash [`resume`] finds the commit done (and retires it) or not done (and thaws it).
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use commit::{CommitError, Outcome, Request, Resumed, Visible, txn};
@@ -70,11 +72,15 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
         OnConflict::Fail => commit::OnConflict::Fail,
         OnConflict::Ours => commit::OnConflict::Ours,
     };
+    // nobody is kept waiting for other publishers who did not ask for it
+    let patience = args
+        .wait_seconds
+        .map_or(Duration::ZERO, |_| wait.saturating_sub(began.elapsed()));
     let mut committed = match publish(
         &repo,
         frozen,
         args,
-        on_conflict,
+        (on_conflict, patience, engine.called_off()),
         &Publishing(watch, &under_way),
     )? {
         Some(visible) => of_visible(&visible),
@@ -188,7 +194,7 @@ fn publish(
     repo: &Repo,
     frozen: Frozen,
     args: &api::Commit,
-    on_conflict: commit::OnConflict,
+    (on_conflict, patience, called_off): (commit::OnConflict, Duration, Arc<AtomicBool>),
     progress: &Publishing<'_>,
 ) -> Result<Option<Box<Visible>>> {
     let snapshot = frozen.id;
@@ -200,8 +206,10 @@ fn publish(
         message: args.message.clone(),
         allow_empty: args.allow_empty,
         on_conflict,
+        patience,
+        called_off,
         boot_id: clock::boot_id(),
-        clock: std::sync::Arc::new(clock::wall),
+        clock: Arc::new(clock::wall),
     };
     let publisher = repo.published.publisher();
     progress.1.at(Step::Store);

@@ -26,6 +26,7 @@ mod progress;
 mod report;
 mod repositories;
 mod serve;
+mod signals;
 mod state;
 mod target;
 mod telemetry;

@@ -11,6 +11,7 @@ mod clock;
 mod containers;
 mod crash;
 mod damage;
+mod double;
 mod doubt;
 mod faults;
 mod golden;

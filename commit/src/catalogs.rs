@@ -12,6 +12,7 @@
 pub(crate) mod apply;
 pub(crate) mod finish;
 pub(crate) mod markers;
+mod reveal;
 pub(crate) mod session;
 
 #[cfg(test)]
@@ -210,8 +211,17 @@ pub(crate) struct Wish<'a> {
     pub(crate) staged: &'a dyn ObjectStore,
     pub(crate) storage: &'a dyn ObjectStore,
     pub(crate) remake_parents: bool,
+    /// Where rows are merged by a receiver: what lies below this path alone, and not what it misses.
+    pub(crate) merged_below: Option<&'a RepoPath>,
     /// Seconds since 1970.
     pub(crate) now: i64,
+}
+
+impl Wish<'_> {
+    /// True if what changes at `path` is published.
+    fn reaches(&self, path: &RepoPath) -> bool {
+        self.merged_below.is_none_or(|scope| path.is_within(scope))
+    }
 }
 
 /// Changed catalogs, open and unstored.
@@ -258,6 +268,7 @@ impl<'a> Plan<'a> {
                     .directories
                     .append(&mut markers::dirtab_candidates(&mut session, rules)?);
             }
+            touched.directories.retain(|dir| wish.reaches(dir));
             let directories = &touched.directories;
             let made =
                 markers::apply_dirtab(&mut session, rules, directories, &by_dirtab, &mut report)?;
@@ -272,7 +283,9 @@ impl<'a> Plan<'a> {
             report.broken_links = broken(&touched);
         }
         markers::settle_groups(&mut session)?;
-        if let Some(weights) = &params.autocatalogs {
+        if let Some(weights) = &params.autocatalogs
+            && wish.merged_below.is_none_or(RepoPath::is_root)
+        {
             let weights = markers::Balance {
                 min: weights.min,
                 max: weights.max,
@@ -280,7 +293,12 @@ impl<'a> Plan<'a> {
             markers::balance(&mut session, weights, &by_weight, &mut report)?;
         }
         session.settle_linkcounts()?;
+        touched.implicit.retain(|(dir, _)| wish.reaches(dir));
         publish_implicit_times(&mut session, &touched)?;
+        if let Some(scope) = wish.merged_below {
+            let published = published(repo, base)?;
+            reveal::reveal(&mut session, &published, scope, &wish.change_set.changes)?;
+        }
         report.limits = limits(&session, wish);
         let mut empty_objects = Vec::new();
         if !report.generated.is_empty() {
@@ -337,6 +355,13 @@ impl<'a> Plan<'a> {
         };
         finish::close(self.session, seal, storage, progress)
     }
+}
+
+fn published(repo: &Arc<Repository>, base: &Hash) -> Result<Arc<store::Revision>, CatalogsError> {
+    repo.revision(base).map_err(|source| CatalogsError::Read {
+        prefix: RepoPath::root(),
+        source,
+    })
 }
 
 fn style(params: &Params, compression: Compression, now: i64, perm: u16) -> MarkerStyle {

@@ -429,7 +429,11 @@ fn by_name(rows: Vec<Row>) -> HashMap<Vec<u8>, Row> {
 }
 
 /// True if `dir` lies in the same catalog object in both revisions, so that nothing below differs.
-fn same_catalog(base: &Revision, head: &Revision, dir: &RepoPath) -> Result<bool, RepoError> {
+pub(crate) fn same_catalog(
+    base: &Revision,
+    head: &Revision,
+    dir: &RepoPath,
+) -> Result<bool, RepoError> {
     let place = base.catalog_path_of(dir)?;
     if place != head.catalog_path_of(dir)? {
         return Ok(false);

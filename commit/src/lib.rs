@@ -1,12 +1,13 @@
 //! A change set in, a visible revision out.
 //!
 //! In reading order: the straight way ([`publish`]) and its durable states ([`txn`]); what a
-//! publisher has to offer ([`publisher`]) and the one that is built in ([`stratum0`]); how changes
-//! become catalogs ([`catalogs`]), what of them is published at all ([`policy`]) and what collides
+//! publisher has to offer ([`publisher`]), the one that is built in ([`stratum0`]) and the one that asks
+//! a repository gateway ([`gateway`]); how changes become catalogs ([`catalogs`]), what of them is published at all ([`policy`]) and what collides
 //! ([`conflicts`]); a look ahead ([`preview`]) and a judgement ([`check`]); where a repository keeps its things ([`home`]), and
 //! the verbs that make, mend and end one.
 //!
-//! Nothing here knows of a mount, of a daemon or of the network; nothing prints, and the time comes
+//! Nothing here knows of a mount or of a daemon, and only `gateway/client.rs` of a network; nothing
+//! prints, and the time comes
 //! in as a parameter.
 
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@
 pub mod publish;
 pub mod txn;
 
+pub mod gateway;
 pub mod publisher;
 pub mod stratum0;
 
@@ -35,11 +37,13 @@ pub mod tags;
 mod content;
 #[cfg(test)]
 mod corpus;
+mod head;
 mod objects;
 mod virtual_dir;
 
 pub use conflicts::{Conflict, ConflictKind, Conflicts};
 pub use content::ContentError;
+pub use gateway::{Gateway, GatewayError, GatewayOptions};
 pub use home::{HomeError, RepoHome};
 pub use mkfs::{MkfsError, NewRepository, mkfs};
 pub use objects::ObjectsError;

@@ -109,6 +109,7 @@ pub fn preview(
         staged,
         storage: publisher.storage().as_ref(),
         remake_parents: !conflicts.is_empty(),
+        merged_below: None,
         now: crate::stratum0::seconds(now).cast_signed(),
     };
     let root = head.manifest().root_catalog;

@@ -13,6 +13,7 @@
 //! What the stage does about it is the caller's affair: it retires the snapshot once it is visible,
 //! and thaws it otherwise.
 
+mod patience;
 mod request;
 mod resume;
 
@@ -22,6 +23,7 @@ use std::time::{Instant, SystemTime};
 use formats::hash::Hash;
 use formats::history::{TagNameError, check_tag_name};
 use formats::limit::LimitExceeded;
+use formats::path::RepoPath;
 use formats::server_conf::Params;
 use store::{Injected, RepoError, failpoint};
 
@@ -39,6 +41,10 @@ pub use resume::{Resumed, resume};
 /// lease finds little to do.
 const SYNC_EARLY_BYTES: u64 = 64 << 20;
 
+/// How often the way is gone again from the lease on, after a last step that did not publish: once,
+/// for what failed twice will fail a third time.
+const AGAIN_MAX: u32 = 1;
+
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -49,6 +55,12 @@ pub enum CommitError {
         repo: String,
         /// The change set's.
         found: String,
+    },
+    /// Nobody wants it any more.
+    #[error("the commit of {repo} was called off; everything is staged as before")]
+    CalledOff {
+        /// Which repository.
+        repo: String,
     },
     /// A tag that cannot be.
     #[error(transparent)]
@@ -148,6 +160,7 @@ pub fn publish(
         begun,
     };
     let outcome = commit.run();
+    publisher.ended();
     match &outcome {
         Ok(Outcome::Visible(_)) => txn.drop_work()?,
         // after the last step failed, only the world knows
@@ -176,24 +189,33 @@ impl Commit<'_> {
         // an expired whitelist is better known before gigabytes are stored
         let (head, _) = self.publisher.head(self.now())?;
         self.check_limits(&params, &head)?;
+        self.publisher.fits(&self.request.change_set, &head)?;
 
         let begun = Instant::now();
         let stored = self.store(&params)?;
-        let store_seconds = begun.elapsed().as_secs_f64();
+        self.patiently(|| self.publisher.deliver())?;
+        let seconds = Seconds {
+            store: begun.elapsed().as_secs_f64(),
+            ..Seconds::default()
+        };
         self.txn.set(State::Stored)?;
         failpoint::pass("commit::stored")?;
 
-        let leased = Instant::now();
-        let lease = self
-            .publisher
-            .lease(&self.request.change_set.targets, self.now())?;
-        self.txn.set(State::Leased)?;
-        failpoint::pass("commit::leased")?;
-        let seconds = Seconds {
-            store: store_seconds,
-            ..Seconds::default()
-        };
-        self.under_lease(lease, leased, &params, stored, seconds)
+        let mut again = 0;
+        loop {
+            let (lease, leased) = self.lease()?;
+            self.txn.set(State::Leased)?;
+            failpoint::pass("commit::leased")?;
+            match self.under_lease(lease, leased, &params, stored, seconds) {
+                Err(CommitError::Publisher(error @ PublisherError::NotDone { .. }))
+                    if again < AGAIN_MAX =>
+                {
+                    again += 1;
+                    tracing::warn!(repo = self.publisher.name(), %error, "trying once more");
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Enforced limits are checked against what is published now, before anything is stored.
@@ -205,7 +227,7 @@ impl Commit<'_> {
             policy::oversized(params, &self.request.change_set).collect();
         self.refuse(large)?;
         let work = self.txn.work_dir("limits")?;
-        let wish = self.wish(params, self.now(), true);
+        let wish = self.wish(params, self.now(), true, None);
         let repository = self.publisher.repository();
         let plan = Plan::of(repository, &head.manifest().root_catalog, &wish, &work)?;
         self.refuse(plan.report.limits)
@@ -266,13 +288,20 @@ impl Commit<'_> {
         Ok(())
     }
 
-    fn wish<'w>(&'w self, params: &'w Params, now: SystemTime, remake: bool) -> Wish<'w> {
+    fn wish<'w>(
+        &'w self,
+        params: &'w Params,
+        now: SystemTime,
+        remake: bool,
+        merged_below: Option<&'w RepoPath>,
+    ) -> Wish<'w> {
         Wish {
             change_set: &self.request.change_set,
             params,
             staged: self.request.objects.as_ref(),
             storage: self.publisher.storage().as_ref(),
             remake_parents: remake,
+            merged_below,
             now: seconds(now),
         }
     }
@@ -296,7 +325,7 @@ impl Commit<'_> {
         let begun = Instant::now();
         let work = self.txn.work_dir("catalogs")?;
         let remake = self.request.on_conflict == OnConflict::Ours;
-        let wish = self.wish(params, now, remake);
+        let wish = self.wish(params, now, remake, lease.merged_below());
         let repository = self.publisher.repository();
         let plan = Plan::of(repository, &manifest.root_catalog, &wish, &work)?;
         if plan.is_empty() && !self.request.allow_empty {
@@ -343,6 +372,7 @@ impl Commit<'_> {
         mut visible: Box<Visible>,
         now: SystemTime,
     ) -> Result<Outcome, CommitError> {
+        self.still_wanted()?;
         self.progress.step(Step::Submit, 0, 1);
         let submitted = lease.submit(revision.clone(), now, &mut |revision| {
             visible.stands_as(revision);
@@ -351,16 +381,19 @@ impl Commit<'_> {
                 report: visible.clone(),
             })
         });
-        if let Err(error) = submitted {
+        let submitted = submitted.or_else(|error| {
             // the last step may have worked although it reported a failure
             let may_be_visible = matches!(
                 txn::find(self.txn.dir())?.map(|found| found.state),
                 Some(State::Submitted { .. })
             );
-            if !(may_be_visible && self.publisher.landed(revision, now)?) {
-                return Err(error.into());
-            }
-        }
+            let landed = match may_be_visible {
+                true => self.publisher.landed(revision, now)?,
+                false => None,
+            };
+            landed.ok_or(CommitError::from(error))
+        })?;
+        visible.stands_as(&submitted);
         visible.seconds.lease_held = leased.elapsed().as_secs_f64();
         visible.seconds.total = self.begun.elapsed().as_secs_f64();
         self.progress.step(Step::Submit, 1, 1);

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use formats::changeset::ChangeSet;
 use formats::hash::Hash;
 use formats::path::RepoPath;
 use formats::server_conf::Params;
@@ -119,6 +120,44 @@ pub enum PublisherError {
         /// Why.
         source: formats::manifest::ManifestError,
     },
+    /// A gateway.
+    #[error("the gateway of {repo}")]
+    Gateway {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: Box<crate::gateway::GatewayError>,
+    },
+    /// The last step failed, and is known to be over. Where nothing became visible, it may be tried
+    /// anew, from a new lease on.
+    #[error("the gateway of {repo} did not publish")]
+    NotDone {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: Box<crate::gateway::GatewayError>,
+    },
+    /// The published directories that the changes stand in come and go.
+    #[error("the directories above {path} in {repo} keep changing; try again")]
+    Unsteady {
+        /// Which repository.
+        repo: String,
+        /// What could not be leased.
+        path: RepoPath,
+    },
+    /// Changes that this publisher has no way to make.
+    #[error(
+        "{} of {repo} cannot be published through a gateway; undo them, or publish them on the gateway's own machine",
+        count(.named.len() as u64 + .more)
+    )]
+    Refused {
+        /// Which repository.
+        repo: String,
+        /// What, up to a limit.
+        named: Vec<Refused>,
+        /// How many more there are.
+        more: u64,
+    },
     /// The caller's own record could not be written.
     #[error("cannot record the progress of the commit")]
     Record(#[source] crate::txn::TxnError),
@@ -138,6 +177,49 @@ impl PublisherError {
 impl From<store::Injected> for PublisherError {
     fn from(fault: store::Injected) -> Self {
         Self::Record(fault.into())
+    }
+}
+
+fn count(changes: u64) -> String {
+    match changes {
+        1 => "1 change".to_owned(),
+        n => format!("{n} changes"),
+    }
+}
+
+/// A change that a publisher cannot make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Where.
+    pub path: RepoPath,
+    /// Why not.
+    pub why: RefusedWhy,
+}
+
+/// Why a gateway's receiver cannot make a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedWhy {
+    /// It drops fifos, sockets and devices silently.
+    SpecialFile,
+    /// It gives up at a published file with hard links that is changed or removed.
+    HardLink,
+    /// It crashes where a directory that has directories becomes anything else.
+    DirectoryReplaced,
+    /// It never looks at the root directory's own row.
+    RootAttributes,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let why = match self.why {
+            RefusedWhy::SpecialFile => "a fifo, socket or device is or was here",
+            RefusedWhy::HardLink => "published with hard links, which cannot be changed or removed",
+            RefusedWhy::DirectoryReplaced => {
+                "a directory with directories in it cannot become something else at once; commit its removal first"
+            }
+            RefusedWhy::RootAttributes => "mode, owner and times of the root directory stay",
+        };
+        write!(f, "{}: {why}", self.path)
     }
 }
 
@@ -176,7 +258,7 @@ pub trait Publisher: Send + Sync {
     /// When the configuration cannot be read or makes no sense.
     fn params(&self) -> Result<Params, PublisherError>;
 
-    /// Where objects go before the lease.
+    /// Where objects go before the lease; catalogs too, under it.
     fn storage(&self) -> &Arc<dyn ObjectStore>;
 
     /// The published head, verified, and for how long its whitelist is valid.
@@ -185,13 +267,33 @@ pub trait Publisher: Send + Sync {
     /// When it cannot be verified, or its whitelist has expired.
     fn head(&self, now: SystemTime) -> Result<(Head, Duration), PublisherError>;
 
-    /// Keeps all other publishers out, from now until the lease is dropped.
+    /// Refuses changes that cannot be made this way, before anything is stored.
+    ///
+    /// # Errors
+    /// [`PublisherError::Refused`]; when what is published there cannot be read.
+    fn fits(&self, _change_set: &ChangeSet, _head: &Head) -> Result<(), PublisherError> {
+        Ok(())
+    }
+
+    /// Sees to it that all that was put into [`Publisher::storage`] is published with the next
+    /// revision, as far as that takes time and no lease on what changes.
+    ///
+    /// # Errors
+    /// [`PublisherError::Busy`]; when it cannot be brought there.
+    fn deliver(&self) -> Result<(), PublisherError> {
+        Ok(())
+    }
+
+    /// A commit is over, whatever became of it: what it alone needed can go.
+    fn ended(&self) {}
+
+    /// Keeps all others from publishing what `change_set` touches, from now until the lease is dropped.
     ///
     /// # Errors
     /// [`PublisherError::Busy`], [`PublisherError::Transaction`] if another publisher is at work.
     fn lease<'a>(
         &'a self,
-        targets: &[RepoPath],
+        change_set: &ChangeSet,
         now: SystemTime,
     ) -> Result<Box<dyn Lease + 'a>, PublisherError>;
 
@@ -204,11 +306,16 @@ pub trait Publisher: Send + Sync {
         Ok(())
     }
 
-    /// True if `revision` is the published one, or one that the published one was built on.
+    /// The revision that made `revision` visible: itself, or what the publisher made of it. It is the
+    /// published one, or one that the published one was built on. None: it is not visible.
     ///
     /// # Errors
     /// When the published revision cannot be read.
-    fn landed(&self, revision: &NewRevision, now: SystemTime) -> Result<bool, PublisherError>;
+    fn landed(
+        &self,
+        revision: &NewRevision,
+        now: SystemTime,
+    ) -> Result<Option<NewRevision>, PublisherError>;
 }
 
 /// A called-back record of what is about to become visible.
@@ -219,19 +326,25 @@ pub trait Lease {
     /// The newest revision, read after the lease was granted.
     fn head(&self) -> &Head;
 
+    /// Where the publisher merges rows into catalogs of its own: the path that it looks at. None: our
+    /// catalogs are published as they are.
+    fn merged_below(&self) -> Option<&RepoPath> {
+        None
+    }
+
     /// Checks what can be checked of a tag before anything is made.
     ///
     /// # Errors
     /// [`PublisherError::TagExists`].
     fn check_tag(&self, name: &str) -> Result<(), PublisherError>;
 
-    /// Makes a revision visible, or one on top of it in which the publisher shows its tags: the one
-    /// returned. `record` is called with it once nothing but the last step is left; it is visible at
-    /// some instant after that.
+    /// Makes a revision visible, or what the publisher makes of it: the one returned. `record` is
+    /// called, with what is known of it, once nothing but the last step is left; it is visible at some
+    /// instant after that.
     ///
     /// # Errors
     /// Before the last step nothing is visible. If the last step itself fails, ask
-    /// [`Publisher::landed`].
+    /// [`Publisher::landed`]; after [`PublisherError::NotDone`] it is over.
     fn submit(
         self: Box<Self>,
         revision: NewRevision,

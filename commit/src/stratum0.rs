@@ -26,16 +26,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use formats::hash::Hash;
-use formats::history::History;
+use formats::changeset::ChangeSet;
 use formats::object::{ObjectKind, ObjectName};
-use formats::path::RepoPath;
 use formats::server_conf::Params;
 use store::{Head, ObjectStore, Repository, StoreError};
 
-use crate::home::{HomeError, RepoHome};
+use crate::head;
+use crate::home::RepoHome;
 use crate::publisher::{Lease, NewRevision, Publisher, PublisherError};
-use crate::records::{self, RecordsError};
+use crate::records::RecordsError;
 use locks::Locks;
 
 pub use beside::{Beside, beside};
@@ -107,25 +106,8 @@ impl Stratum0 {
         &self.home
     }
 
-    fn read_history(
-        &self,
-        hash: Option<Hash>,
-        work: &Path,
-    ) -> Result<Option<History>, PublisherError> {
-        records::read_history(self.storage.as_ref(), hash, work).map_err(|e| self.records(e))
-    }
-
     pub(crate) fn work(&self) -> Result<tempfile::TempDir, PublisherError> {
-        let make = || {
-            std::fs::create_dir_all(&self.work_dir)?;
-            tempfile::tempdir_in(&self.work_dir)
-        };
-        make().map_err(|source| {
-            PublisherError::Home(HomeError::Write {
-                path: self.work_dir.clone(),
-                source,
-            })
-        })
+        head::work(&self.work_dir)
     }
 
     pub(crate) fn records(&self, source: RecordsError) -> PublisherError {
@@ -188,49 +170,28 @@ impl Publisher for Stratum0 {
     }
 
     fn head(&self, now: SystemTime) -> Result<(Head, Duration), PublisherError> {
-        let repo = || self.home.name.clone();
-        let head = self.repository.head(now).map_err(|source| {
-            if source.is_expired() {
-                return PublisherError::WhitelistExpired { repo: repo() };
-            }
-            PublisherError::Head {
-                repo: repo(),
-                source,
-            }
-        })?;
-        let left = head.whitelist().remaining(now);
-        match left {
-            Some(left) => Ok((head, left)),
-            None => Err(PublisherError::WhitelistExpired { repo: repo() }),
-        }
+        head::verified(&self.repository, now)
     }
 
     fn lease<'a>(
         &'a self,
-        _targets: &[RepoPath],
+        _change_set: &ChangeSet,
         now: SystemTime,
     ) -> Result<Box<dyn Lease + 'a>, PublisherError> {
         Ok(Box::new(self.lease_now(now)?))
     }
 
-    fn landed(&self, revision: &NewRevision, now: SystemTime) -> Result<bool, PublisherError> {
+    fn landed(
+        &self,
+        revision: &NewRevision,
+        now: SystemTime,
+    ) -> Result<Option<NewRevision>, PublisherError> {
         let repo = || self.home.name.clone();
-        // an expired whitelist does not make a revision less visible
-        let head = match self.head(now) {
-            Ok((head, _)) => head,
-            Err(PublisherError::WhitelistExpired { .. }) => self
-                .repository
-                .unverified_head()
-                .map_err(|source| PublisherError::Head {
-                    repo: repo(),
-                    source,
-                })?,
-            Err(error) => return Err(error),
-        };
+        let head = head::visible(&self.repository, now)?;
         let mut root = head.manifest().root_catalog;
         for _ in 0..CHAIN_MAX {
             if root == revision.root_hash {
-                return Ok(true);
+                return Ok(Some(revision.clone()));
             }
             let name = ObjectName::new(root, ObjectKind::Catalog);
             if !self
@@ -239,7 +200,7 @@ impl Publisher for Stratum0 {
                 .map_err(self.storage_error("read"))?
             {
                 // collected as garbage: what is older than this was superseded long ago
-                return Ok(false);
+                return Ok(None);
             }
             let chain = |source| PublisherError::Chain {
                 repo: repo(),
@@ -252,10 +213,10 @@ impl Publisher for Stratum0 {
                 .map_err(|error| chain(error.into()))?;
             match previous {
                 Some(previous) if number > revision.revision => root = previous,
-                _ => return Ok(false),
+                _ => return Ok(None),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     fn give_back(&self) -> Result<(), PublisherError> {

@@ -215,7 +215,7 @@ fn lock_files_that_a_crash_left_are_known_as_ours() {
         let spool = repo.publisher.home().spool_dir.clone();
         let scenario = FailScenario::setup();
         fail::cfg(step, "return").unwrap();
-        let _ = repo.publisher.lease(&[], repo.now());
+        let _ = repo.publisher.lease(&repo.changes().done(), repo.now());
         scenario.teardown();
         let lock = spool.join("in_transaction.lock");
         assert!(lock.exists(), "{step}");
@@ -224,14 +224,18 @@ fn lock_files_that_a_crash_left_are_known_as_ours() {
         assert!(!lock.exists(), "{step}");
         // or it is given back without one
         fail::cfg(step, "return").unwrap();
-        let _ = repo.publisher.lease(&[], repo.now());
+        let _ = repo.publisher.lease(&repo.changes().done(), repo.now());
         fail::remove(step);
         assert!(lock.exists(), "{step}");
         repo.publisher.give_back().unwrap();
         assert!(!lock.exists(), "{step}");
         // while one that is not ours is neither taken nor given back
         std::fs::write(&lock, b"").unwrap();
-        let refused = repo.publisher.lease(&[], repo.now()).err().unwrap();
+        let refused = repo
+            .publisher
+            .lease(&repo.changes().done(), repo.now())
+            .err()
+            .unwrap();
         assert!(
             matches!(refused, PublisherError::Transaction { .. }),
             "{refused}"

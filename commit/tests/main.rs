@@ -11,6 +11,7 @@ mod support;
 mod catalogs;
 mod conflicts;
 mod faults;
+mod gateway;
 mod golden;
 mod model;
 mod official;

@@ -3,14 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use commit::{Outcome, Publisher};
+use commit::publisher::RefusedWhy;
+use commit::{CommitError, Gateway, OnConflict, Outcome, Publisher, PublisherError, Request};
 use formats::changeset::ChangeSet;
 use formats::entry::{Entry, Kind};
 use formats::path::{Name, RepoPath};
 use proptest::prelude::*;
 
 use crate::support::changes::{dir, entry, seal};
+use crate::support::gateway::{self, Real, Way};
 use crate::support::healthy::assert_healthy;
+use crate::support::official::assert_official_check;
 use crate::support::overlay::{Node, Overlay, plain};
 use crate::support::repo::Repo;
 
@@ -45,8 +48,52 @@ fn any_step() -> impl Strategy<Value = Do> {
     ]
 }
 
+/// Who publishes what is staged.
+enum Site {
+    Own(Repo),
+    Behind(Box<Real>, Box<Gateway>),
+}
+
+impl Site {
+    fn repo(&self) -> &Repo {
+        match self {
+            Self::Own(repo) => repo,
+            Self::Behind(real, _) => &real.repo,
+        }
+    }
+
+    fn publish(&self, request: &Request) -> Outcome {
+        match self {
+            Self::Own(repo) => repo.try_publish(request).unwrap(),
+            Self::Behind(real, publisher) => {
+                let mut outcome = real.try_publish(publisher, request);
+                if let Err(CommitError::Publisher(PublisherError::Refused { named, .. })) = &outcome
+                {
+                    // as the message says: their removal goes first
+                    let mut changes = real.repo.changes();
+                    for refused in named {
+                        assert_eq!(refused.why, RefusedWhy::DirectoryReplaced);
+                        changes = changes.remove_path(&refused.path);
+                    }
+                    real.publish(publisher, changes.done());
+                    let again = Request {
+                        on_conflict: OnConflict::Ours,
+                        ..request.clone()
+                    };
+                    outcome = real.try_publish(publisher, &again);
+                }
+                real.assert_no_lease();
+                if matches!(outcome, Ok(Outcome::Visible(_))) {
+                    assert_official_check(&real.repo);
+                }
+                outcome.unwrap_or_else(|error| panic!("{error:?}\n{}", real.log()))
+            }
+        }
+    }
+}
+
 struct World {
-    repo: Repo,
+    site: Site,
     stage: Overlay,
     /// Whether markers may come and go by themselves.
     generates: bool,
@@ -54,11 +101,14 @@ struct World {
 
 impl World {
     fn new(settings: &[(&str, &str)]) -> Self {
-        let repo = Repo::with(settings);
+        Self::at(Site::Own(Repo::with(settings)), !settings.is_empty())
+    }
+
+    fn at(site: Site, generates: bool) -> Self {
+        let repo = site.repo();
         let stage = Overlay::new(repo.publisher.name(), repo.head());
-        let generates = !settings.is_empty();
         Self {
-            repo,
+            site,
             stage,
             generates,
         }
@@ -105,10 +155,10 @@ impl World {
     }
 
     fn file(&self, content: u8) -> Entry {
-        let params = self.repo.params();
+        let params = self.site.repo().params();
         let bytes = vec![content; usize::from(content)];
         entry(Kind::Regular(seal(
-            self.repo.staged.as_ref(),
+            self.site.repo().staged.as_ref(),
             &params,
             &bytes,
         )))
@@ -174,19 +224,19 @@ impl World {
     fn commit(&mut self) {
         let changes: ChangeSet = self.stage.freeze();
         let wanted = self.stage.view();
-        let request = self.repo.request(changes);
-        match self.repo.try_publish(&request).unwrap() {
+        let request = self.site.repo().request(changes);
+        match self.site.publish(&request) {
             Outcome::Visible(visible) => assert_eq!(visible.warnings, []),
             Outcome::Nothing => {}
         }
-        let head = self.repo.head();
-        let all = assert_healthy(self.repo.publisher.repository(), head.root_hash());
+        let head = self.site.repo().head();
+        let all = assert_healthy(self.site.repo().publisher.repository(), head.root_hash());
         let rows = all.rows.iter().filter(|(path, _)| !path.is_root());
         let published = self.comparable(rows.map(|(path, row)| (path.clone(), row.entry.clone())));
         let wanted = self.comparable(wanted.into_iter());
         assert_eq!(wanted, published);
         // what was just published is no change
-        let again = self.repo.request(self.stage.freeze());
+        let again = self.site.repo().request(self.stage.freeze());
         if !self.generates && again.change_set.changes.iter().all(|c| !is_move(c)) {
             let mut again = again;
             for change in &mut again.change_set.changes {
@@ -196,9 +246,9 @@ impl World {
                     .unwrap()
                     .map(|r| Box::new(r.entry));
             }
-            assert_eq!(self.repo.try_publish(&again).unwrap(), Outcome::Nothing);
+            assert_eq!(self.site.publish(&again), Outcome::Nothing);
         }
-        self.stage = Overlay::new(self.repo.publisher.name(), head);
+        self.stage = Overlay::new(self.site.repo().publisher.name(), head);
     }
 }
 
@@ -241,12 +291,47 @@ proptest! {
             ("CVMFS_AUTOCATALOGS_MIN_WEIGHT", "3"),
         ]);
         let bytes = b"/a/*\n/*/b\n! */e\n";
-        let rules = seal(world.repo.staged.as_ref(), &world.repo.params(), bytes);
+        let rules = seal(world.site.repo().staged.as_ref(), &world.site.repo().params(), bytes);
         let path = "/.cvmfsdirtab".parse().unwrap();
         world.stage.put(&path, Node::new(entry(Kind::Regular(rules))));
         for step in &steps {
             world.step(step);
         }
         world.commit();
+    }
+}
+
+/// A revision through a real gateway takes a second or so, too long to look for smaller cases.
+fn few() -> ProptestConfig {
+    ProptestConfig {
+        cases: config().cases.div_ceil(16),
+        max_shrink_iters: 0,
+        ..ProptestConfig::default()
+    }
+}
+
+fn through_a_gateway(way: Way, steps: &[Do]) {
+    let real = Real::start(&[]);
+    let publisher = real.publisher(way);
+    let mut world = World::at(Site::Behind(Box::new(real), Box::new(publisher)), false);
+    for step in steps {
+        world.step(step);
+    }
+    world.commit();
+}
+
+#[test]
+fn through_a_real_gateway() {
+    if !gateway::is_installed() {
+        return;
+    }
+    let steps = prop::collection::vec(any_step(), 20..50);
+    for way in [Way::Payloads, Way::Storage] {
+        let run = |steps: Vec<Do>| {
+            through_a_gateway(way, &steps);
+            Ok(())
+        };
+        let mut runner = proptest::test_runner::TestRunner::new(few());
+        runner.run(&steps, run).unwrap();
     }
 }

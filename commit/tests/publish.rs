@@ -1,5 +1,10 @@
 //! The straight way: a change set in, a visible revision out.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use commit::{CommitError, Outcome, Publisher, PublisherError};
+
 use crate::support::changes::path;
 use crate::support::repo::Repo;
 
@@ -62,4 +67,56 @@ fn mkfs_again_after_an_interrupted_one() {
     again(state).unwrap();
     let publisher = commit::Stratum0::open(home, &state.join("cache2")).unwrap();
     commit::Publisher::head(&publisher, repo.now()).unwrap();
+}
+
+#[test]
+fn one_that_is_called_off() {
+    let repo = Repo::new();
+    let request = repo.request(repo.changes().file("/f", b"1").done());
+    request.called_off.store(true, Ordering::Relaxed);
+    let outcome = repo.try_publish(&request);
+    assert!(
+        matches!(outcome, Err(CommitError::CalledOff { .. })),
+        "{outcome:?}"
+    );
+    request.called_off.store(false, Ordering::Relaxed);
+    assert!(matches!(
+        repo.try_publish(&request),
+        Ok(Outcome::Visible(_))
+    ));
+}
+
+#[test]
+fn patience_with_another_publisher() {
+    let repo = Repo::new();
+    let mut request = repo.request(repo.changes().file("/f", b"1").done());
+    let lease = repo
+        .publisher
+        .lease(&request.change_set, repo.now())
+        .unwrap();
+    let outcome = repo.try_publish(&request);
+    assert!(
+        matches!(
+            outcome,
+            Err(CommitError::Publisher(PublisherError::Busy { .. }))
+        ),
+        "{outcome:?}"
+    );
+    request.patience = Duration::from_secs(600);
+    // while it waits it can be called off
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| repo.try_publish(&request));
+        request.called_off.store(true, Ordering::Relaxed);
+        let outcome = waiting.join().unwrap();
+        assert!(
+            matches!(outcome, Err(CommitError::CalledOff { .. })),
+            "{outcome:?}"
+        );
+    });
+    request.called_off.store(false, Ordering::Relaxed);
+    drop(lease);
+    assert!(matches!(
+        repo.try_publish(&request),
+        Ok(Outcome::Visible(_))
+    ));
 }

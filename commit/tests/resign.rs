@@ -59,7 +59,8 @@ fn an_expired_whitelist_gets_a_new_term() {
 #[test]
 fn a_term_is_renewed_while_another_publishes() {
     let repo = Repo::new();
-    let lease = repo.publisher.lease(&[], repo.now()).unwrap();
+    let nothing = repo.changes().done();
+    let lease = repo.publisher.lease(&nothing, repo.now()).unwrap();
     resign(&repo.publisher, 7, repo.now()).unwrap();
     drop(lease);
     let (_, left) = repo.publisher.head(repo.now()).unwrap();

@@ -71,7 +71,8 @@ fn neither_a_foreign_nor_a_busy_nor_anothers_repository_is_touched() {
         Err(RmfsError::Foreign { .. })
     ));
 
-    let lease = repo.publisher.lease(&[], repo.now()).unwrap();
+    let nothing = repo.changes().done();
+    let lease = repo.publisher.lease(&nothing, repo.now()).unwrap();
     assert!(matches!(rmfs(&home, true), Err(RmfsError::Busy(_))));
     drop(lease);
     assert!(repo.publisher.head(repo.now()).is_ok());

@@ -2,10 +2,12 @@
 
 pub mod changes;
 pub mod checked;
+pub mod gateway;
 pub mod golden;
 pub mod healthy;
 pub mod official;
 pub mod overlay;
+pub mod proxy;
 pub mod repo;
 pub mod tree;
 pub mod upkeep;

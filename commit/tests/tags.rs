@@ -150,7 +150,8 @@ fn a_tag_of_a_commit_collides_with_one_that_is_there() {
 #[test]
 fn while_another_publishes_a_tag_waits_for_nobody() {
     let repo = Repo::new();
-    let lease = repo.publisher.lease(&[], repo.now()).unwrap();
+    let nothing = repo.changes().done();
+    let lease = repo.publisher.lease(&nothing, repo.now()).unwrap();
     let busy = add(&repo.publisher, &tag("v1"), repo.now());
     assert!(matches!(
         busy,

@@ -89,7 +89,8 @@ pub struct Commit {
     #[arg(long)]
     pub allow_empty: bool,
     /// Longest wait for files that are open for writing, and for another commit of the same
-    /// repository [default: `wait` of the configuration, 30]
+    /// repository [default: `wait` of the configuration, 30]; and where another publisher is at work
+    /// [default: none]
     #[arg(long, value_name = "SECONDS")]
     pub wait: Option<u64>,
     /// What to do about files that are open for writing [default: wait]

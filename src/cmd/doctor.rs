@@ -228,8 +228,20 @@ fn mount(findings: &mut Vec<Finding>, mountpoint: &Path) {
 
 fn repository(findings: &mut Vec<Finding>, state: &State, settings: &Settings, name: &str) {
     let now = clock::wall();
-    let looked = Published::open(state, settings, name).and_then(|published| published.head(now));
-    match looked {
+    let published = match Published::open(state, settings, name) {
+        Ok(published) => published,
+        Err(failure) => return failed(findings, name, failure),
+    };
+    if let Some(gateway) = published.gateway() {
+        match gateway.probe() {
+            Ok(path) => {
+                let found = format!("its gateway lets us publish below {path}");
+                fine(findings, name, found);
+            }
+            Err(error) => failed(findings, name, error.into()),
+        }
+    }
+    match published.head(now) {
         Ok((_, Some(expired))) => failed(findings, name, expired),
         Ok((head, None)) => {
             let left = head

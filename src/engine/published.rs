@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use commit::publisher::Publisher;
-use commit::{RepoHome, Stratum0};
+use commit::{Gateway, RepoHome, Stratum0};
 use store::{Head, Repository};
 
 use crate::config::{PublisherKind, Settings};
@@ -21,6 +21,7 @@ pub struct Published {
     kind: PublisherKind,
     publisher: Arc<dyn Publisher>,
     stratum0: Option<Arc<Stratum0>>,
+    gateway: Option<Arc<Gateway>>,
 }
 
 impl Published {
@@ -32,10 +33,18 @@ impl Published {
         let home = repositories::home(state, settings, name)?;
         let cache = state.cache(name);
         let kind = settings.repository(name).publisher;
-        let (publisher, stratum0): (Arc<dyn Publisher>, _) = match kind {
+        let (mut stratum0, mut gateway) = (None, None);
+        let publisher: Arc<dyn Publisher> = match kind {
             PublisherKind::Stratum0 => {
-                let stratum0 = Arc::new(Stratum0::open(home.clone(), &cache)?);
-                (Arc::clone(&stratum0) as _, Some(stratum0))
+                let opened = Arc::new(Stratum0::open(home.clone(), &cache)?);
+                stratum0 = Some(Arc::clone(&opened));
+                opened
+            }
+            PublisherKind::Gateway => {
+                let options = super::gateway::options(state, settings, &home)?;
+                let opened = Arc::new(Gateway::open(home.clone(), options, &cache)?);
+                gateway = Some(Arc::clone(&opened));
+                opened
             }
         };
         Ok(Self {
@@ -44,6 +53,7 @@ impl Published {
             kind,
             publisher,
             stratum0,
+            gateway,
         })
     }
 
@@ -66,6 +76,12 @@ impl Published {
             ))
             .hint("do it on the machine that has the repository's keys and storage, with prepub or cvmfs_server there")
         })
+    }
+
+    /// The gateway, if that is who publishes it.
+    #[must_use]
+    pub fn gateway(&self) -> Option<&Gateway> {
+        self.gateway.as_deref()
     }
 
     /// Reads what is published.

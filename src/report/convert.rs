@@ -11,7 +11,7 @@ use commit::resign::ResignError;
 use commit::rmfs::RmfsError;
 use commit::rollback::RollbackError;
 use commit::tags::TagsError;
-use commit::{CommitError, HomeError, MkfsError, ObjectsError, PublisherError};
+use commit::{CommitError, GatewayError, HomeError, MkfsError, ObjectsError, PublisherError};
 use fsimpl::session::MountError;
 use fsimpl::{AbortError, FreezeError, FsError, StageError};
 use store::{HeadError, RepoError, StoreError};
@@ -107,9 +107,21 @@ fn kind_of_link(link: &(dyn Error + 'static)) -> Option<Kind> {
 
 fn kind_of_publisher(error: &PublisherError) -> Option<Kind> {
     match error {
-        PublisherError::Busy { .. } | PublisherError::Transaction { .. } => Some(Kind::Busy),
+        PublisherError::Busy { .. }
+        | PublisherError::Transaction { .. }
+        | PublisherError::Unsteady { .. } => Some(Kind::Busy),
+        PublisherError::Gateway { source, .. } | PublisherError::NotDone { source, .. } => {
+            kind_of_gateway(source)
+        }
         PublisherError::WhitelistExpired { .. } => Some(Kind::Expired),
         PublisherError::TagExists { .. } => Some(Kind::Failed),
+        _ => None,
+    }
+}
+
+fn kind_of_gateway(error: &GatewayError) -> Option<Kind> {
+    match error {
+        GatewayError::InvalidKey { .. } | GatewayError::PathNotAllowed { .. } => Some(Kind::Denied),
         _ => None,
     }
 }
@@ -292,6 +304,13 @@ impl From<CommitError> for Failure {
             CommitError::Limits { exceeded, .. } => Self::failed(error.to_string())
                 .paths(exceeded)
                 .hint("split large directories with .cvmfscatalog or .cvmfsdirtab, or raise the limits in server.conf"),
+            CommitError::Publisher(PublisherError::Refused { named, more, .. }) => {
+                let failure = Self::failed(error.to_string()).paths(named);
+                match more {
+                    0 => failure,
+                    more => failure.paths([format!("and {more} more")]),
+                }
+            }
             CommitError::TagName(_) => Self {
                 kind: Kind::Usage,
                 ..plain(&error)
@@ -301,6 +320,7 @@ impl From<CommitError> for Failure {
                 ..plain(&error)
             },
             CommitError::WrongRepository { .. }
+            | CommitError::CalledOff { .. }
             | CommitError::Objects(_)
             | CommitError::Catalogs(_)
             | CommitError::Compare { .. }

@@ -46,6 +46,20 @@ pub enum StoreError {
         /// The hash of what was read.
         actual: Hash,
     },
+    /// It has its name, and not all of its bytes.
+    #[error(
+        "object {name} in {place} has {found} bytes instead of {wanted}: something cut it off, such as a full disk; remove it there and try again"
+    )]
+    CutOff {
+        /// Which object.
+        name: ObjectName,
+        /// The store.
+        place: String,
+        /// Bytes there are.
+        found: u64,
+        /// Bytes it has.
+        wanted: u64,
+    },
     /// A link, directory or device stands where an object belongs.
     #[error("{path} is a {what}, not an object; move it away and try again")]
     Occupied {

@@ -2,11 +2,13 @@
 
 pub mod client;
 pub mod dice;
+pub mod gateway;
 pub mod golden;
 pub mod layer;
 pub mod script;
 pub mod small;
 pub mod trees;
+pub mod web;
 
 use std::ffi::OsStr;
 use std::fs;

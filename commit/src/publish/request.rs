@@ -1,6 +1,7 @@
 //! What is asked of a commit, and what it answers.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use formats::changeset::ChangeSet;
@@ -32,6 +33,10 @@ pub struct Request {
     pub allow_empty: bool,
     /// What to do about paths that another publisher changed as well.
     pub on_conflict: OnConflict,
+    /// How long to wait where another publisher is at work.
+    pub patience: Duration,
+    /// Set when nobody wants the commit any more: it ends before its last step, with its leases.
+    pub called_off: Arc<AtomicBool>,
     /// Names this start of the machine, for [`crate::resume`].
     pub boot_id: String,
     /// What time it is.

@@ -49,12 +49,18 @@ pub fn resume(
         txn::clear(txn_dir)?;
         return Ok(Resumed::None);
     };
+    // whoever was at work has gone
+    publisher.ended();
     let snapshot = found.snapshot;
     let visible = match found.state {
         State::Visible { report } => Some(report),
-        State::Submitted { revision, report } => {
-            publisher.landed(&revision, now)?.then_some(report)
-        }
+        State::Submitted {
+            revision,
+            mut report,
+        } => publisher.landed(&revision, now)?.map(|visible| {
+            report.stands_as(&visible);
+            report
+        }),
         State::Frozen | State::Stored | State::Leased => None,
     };
     match visible {

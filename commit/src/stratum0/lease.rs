@@ -14,6 +14,7 @@ use store::{Head, Owner, failpoint};
 
 use super::locks::Locks;
 use super::{MANIFEST, Stratum0, seconds};
+use crate::head;
 use crate::home::{HomeError, KeyFile};
 use crate::publisher::{Lease, NewRevision, Publisher, PublisherError, Record};
 use crate::records::{self, RecordsError, Tags};
@@ -255,23 +256,8 @@ impl Lease for Stratum0Lease<'_> {
 
     fn check_tag(&self, name: &str) -> Result<(), PublisherError> {
         let work = self.publisher.work()?;
-        let history = self
-            .publisher
-            .read_history(self.head.manifest().history, work.path())?;
-        let taken = match history {
-            Some(history) => history.tag(name).map_err(|source| PublisherError::Tags {
-                repo: self.publisher.home.name.clone(),
-                source,
-            })?,
-            None => None,
-        };
-        match taken {
-            Some(tag) => Err(PublisherError::TagExists {
-                name: tag.name,
-                revision: tag.revision,
-            }),
-            None => Ok(()),
-        }
+        let history = self.head.manifest().history;
+        head::require_free_tag(&self.publisher.repository, history, name, work.path())
     }
 
     fn submit(

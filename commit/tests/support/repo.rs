@@ -179,6 +179,8 @@ impl Repo {
             message: String::new(),
             allow_empty: false,
             on_conflict: OnConflict::Fail,
+            patience: Duration::ZERO,
+            called_off: Arc::default(),
             boot_id: BOOT.to_owned(),
             clock: Arc::new(move || {
                 SystemTime::UNIX_EPOCH + Duration::from_secs(clock.load(Ordering::Relaxed))

@@ -1,0 +1,210 @@
+//! Leases that are held, and those that a killed process left behind.
+//!
+//! ```text
+//! SPOOL/leases/NAME      0600, the token of a lease; gone when the lease is known to be
+//! ```
+//!
+//! A lease is dropped when its [`Held`] is, on whatever path. One whose process was killed, or whose
+//! gateway did not answer, is dropped before the next is taken: that also waits for a commit on it
+//! which may still be under way. This module publishes nothing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::error::GatewayError;
+use super::key::Token;
+use crate::home::HomeError;
+use crate::publisher::PublisherError;
+
+/// A request that changes something is not begun when the lease ends sooner than this: a commit of
+/// ordinary size takes seconds, and what the lease does not cover is refused at its end.
+const TIME_NEEDED: Duration = Duration::from_secs(60);
+
+/// Below the spool directory.
+const LEASES_DIR: &str = "leases";
+
+/// Files of leases that this process holds.
+static LIVE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn live() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    LIVE.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// The leases of one repository.
+#[derive(Debug)]
+pub(super) struct Leases {
+    pub(super) client: Client,
+    pub(super) repo: String,
+    dir: PathBuf,
+}
+
+impl Leases {
+    pub(super) fn new(client: Client, repo: &str, spool_dir: &Path) -> Self {
+        Self {
+            client,
+            repo: repo.to_owned(),
+            dir: spool_dir.join(LEASES_DIR),
+        }
+    }
+
+    /// What a gateway's refusal is to a commit.
+    pub(super) fn error(&self, source: GatewayError) -> PublisherError {
+        match source {
+            GatewayError::Busy { .. } => PublisherError::Busy {
+                repo: self.repo.clone(),
+                what: source.to_string(),
+            },
+            source => PublisherError::Gateway {
+                repo: self.repo.clone(),
+                source: Box::new(source),
+            },
+        }
+    }
+
+    fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> PublisherError {
+        let path = path.to_path_buf();
+        move |source| PublisherError::Home(HomeError::Write { path, source })
+    }
+
+    /// Takes a lease on a path: `/` for the whole repository. Where another one is in the way, it is
+    /// said to be on `told`.
+    pub(super) fn acquire(&self, path: &str, told: &str) -> Result<Held<'_>, PublisherError> {
+        self.drop_leftovers()?;
+        fs::create_dir_all(&self.dir).map_err(Self::file_error(&self.dir))?;
+        let token = self.client.acquire(path).map_err(|error| match error {
+            GatewayError::Busy { left, .. } => self.error(GatewayError::Busy {
+                path: told.to_owned(),
+                left,
+            }),
+            error => self.error(error),
+        })?;
+        let since = Instant::now();
+        let mut held = Held {
+            leases: self,
+            token,
+            file: None,
+            since,
+            lifetime: Duration::ZERO,
+            is_over: false,
+        };
+        held.file = Some(self.note(&held.token)?);
+        held.lifetime = self.client.time_left(path).map_err(|e| self.error(e))?;
+        Ok(held)
+    }
+
+    fn note(&self, token: &Token) -> Result<PathBuf, PublisherError> {
+        let mut live = live();
+        let mut number = 0_u64;
+        loop {
+            let path = self.dir.join(format!("{}-{number}", std::process::id()));
+            let file = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path);
+            match file {
+                Ok(mut file) => {
+                    file.write_all(token.reveal().as_bytes())
+                        .map_err(Self::file_error(&path))?;
+                    live.insert(path.clone());
+                    return Ok(path);
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+                Err(e) => return Err(Self::file_error(&path)(e)),
+            }
+        }
+    }
+
+    /// Drops the leases that nobody holds any more.
+    pub(super) fn drop_leftovers(&self) -> Result<(), PublisherError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(Self::file_error(&self.dir)(e)),
+        };
+        for entry in entries {
+            let path = entry.map_err(Self::file_error(&self.dir))?.path();
+            if live().contains(&path) {
+                continue;
+            }
+            let text = fs::read_to_string(&path).map_err(Self::file_error(&path))?;
+            // a file that was not written whole names a lease that only its end can drop
+            if let Some(token) = Token::new(&text) {
+                tracing::info!(repo = self.repo, "dropping a lease that was left behind");
+                self.client.drop_lease(&token).map_err(|e| self.error(e))?;
+            }
+            fs::remove_file(&path).map_err(Self::file_error(&path))?;
+        }
+        Ok(())
+    }
+}
+
+/// A lease, until dropped.
+pub(super) struct Held<'a> {
+    leases: &'a Leases,
+    token: Token,
+    file: Option<PathBuf>,
+    since: Instant,
+    lifetime: Duration,
+    /// It was committed or dropped.
+    is_over: bool,
+}
+
+impl Held<'_> {
+    pub(super) fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// What is left of it.
+    pub(super) fn left(&self) -> Duration {
+        self.lifetime.saturating_sub(self.since.elapsed())
+    }
+
+    /// Refuses to begin what could not end in time; what is left otherwise. Where leases are short, a
+    /// quarter of one has to do.
+    pub(super) fn require_time(&self) -> Result<Duration, GatewayError> {
+        let left = self.left();
+        if left < TIME_NEEDED.min(self.lifetime / 4) || left.is_zero() {
+            return Err(GatewayError::TooLate { left });
+        }
+        Ok(left)
+    }
+
+    /// A commit ended it.
+    pub(super) fn was_committed(&mut self) {
+        self.is_over = true;
+    }
+
+    /// Drops it; returns when a commit on it that may be under way is over.
+    pub(super) fn release(&mut self) -> Result<(), GatewayError> {
+        self.leases.client.drop_lease(&self.token)?;
+        self.is_over = true;
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if !self.is_over
+            && let Err(error) = self.release()
+        {
+            let repo = &self.leases.repo;
+            tracing::warn!(repo, %error, "a lease could not be dropped; the next commit tries again");
+        }
+        let Some(path) = self.file.take() else {
+            return;
+        };
+        if self.is_over
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::warn!(%error, "cannot remove {}", path.display());
+        }
+        live().remove(&path);
+    }
+}
