@@ -275,8 +275,7 @@ fn unmount_now(session: &Session) -> Result<()> {
         first.pid,
         first.command,
     );
-    Err(Failure::new(Kind::OpenFiles, what)
-        .hint("end that process: the daemon then ends, and staged changes are kept"))
+    Err(Failure::new(Kind::OpenFiles, what).hint("end that process, and the daemon ends"))
 }
 
 fn wait_until(most: Duration, done: impl Fn() -> bool) -> bool {

@@ -300,20 +300,15 @@ impl<'a> Plan<'a> {
             reveal::reveal(&mut session, &published, scope, &wish.change_set.changes)?;
         }
         report.limits = limits(&session, wish);
-        let mut empty_objects = Vec::new();
-        if !report.generated.is_empty() {
-            for how in [params.compression, Compression::Zlib] {
-                let bytes = compress(how, b"");
-                let hash = Hash::of(params.algorithm, &bytes);
-                empty_objects.push((ObjectName::new(hash, ObjectKind::Data), bytes));
-            }
-        }
         Ok(Self {
             session,
+            empty_objects: match report.generated.is_empty() {
+                true => Vec::new(),
+                false => empty_objects(params),
+            },
             report,
             algorithm: params.algorithm,
             ttl_seconds: params.ttl_seconds,
-            empty_objects,
             referred: touched.referred,
         })
     }
@@ -355,6 +350,16 @@ impl<'a> Plan<'a> {
         };
         finish::close(self.session, seal, storage, progress)
     }
+}
+
+/// What the markers are that are made here: empty files, compressed in two ways.
+fn empty_objects(params: &Params) -> Vec<(ObjectName, Vec<u8>)> {
+    let object = |how| {
+        let bytes = compress(how, b"");
+        let hash = Hash::of(params.algorithm, &bytes);
+        (ObjectName::new(hash, ObjectKind::Data), bytes)
+    };
+    [params.compression, Compression::Zlib].map(object).into()
 }
 
 fn published(repo: &Arc<Repository>, base: &Hash) -> Result<Arc<store::Revision>, CatalogsError> {

@@ -215,10 +215,10 @@ impl Publisher for Gateway {
         if let Some(outbox) = &self.outbox {
             outbox.clear();
         }
-        if let Err(error) = self.leases.drop_leftovers() {
-            let repo = &self.home.name;
-            tracing::warn!(repo, %error, "a lease is left; the next commit tries again to drop it");
-        }
+    }
+
+    fn give_back(&self) -> Result<(), PublisherError> {
+        self.leases.drop_leftovers()
     }
 
     fn lease<'a>(

@@ -15,6 +15,7 @@ mod files;
 mod journal;
 mod names;
 mod numbers;
+mod open_files;
 mod operations;
 mod params;
 mod parts;

@@ -1,20 +1,22 @@
 //! Leases that are held, and those that a killed process left behind.
 //!
 //! ```text
-//! SPOOL/leases/NAME      0600, the token of a lease; gone when the lease is known to be
+//! SPOOL/leases/NAME      0600, the token of a lease, locked by its holder; gone when the lease is
+//!                        known to be
 //! ```
 //!
 //! A lease is dropped when its [`Held`] is, on whatever path. One whose process was killed, or whose
 //! gateway did not answer, is dropped before the next is taken: that also waits for a commit on it
 //! which may still be under way. This module publishes nothing.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::client::Client;
 use super::error::GatewayError;
@@ -29,11 +31,14 @@ const TIME_NEEDED: Duration = Duration::from_secs(60);
 /// Below the spool directory.
 const LEASES_DIR: &str = "leases";
 
-/// Files of leases that this process holds.
-static LIVE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// Most bytes that are read of a token.
+const TOKEN_BYTES_MAX: u64 = 4096;
 
-fn live() -> MutexGuard<'static, BTreeSet<PathBuf>> {
-    LIVE.lock().unwrap_or_else(|e| e.into_inner())
+/// A lease's file, locked for as long as this lives: whoever dies lets go of it.
+#[derive(Debug)]
+struct Noted {
+    path: PathBuf,
+    _locked: File,
 }
 
 /// The leases of one repository.
@@ -67,7 +72,7 @@ impl Leases {
         }
     }
 
-    fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> PublisherError {
+    fn file_error(path: &Path) -> impl FnOnce(io::Error) -> PublisherError {
         let path = path.to_path_buf();
         move |source| PublisherError::Home(HomeError::Write { path, source })
     }
@@ -88,52 +93,63 @@ impl Leases {
         let mut held = Held {
             leases: self,
             token,
-            file: None,
+            noted: None,
             since,
             lifetime: Duration::ZERO,
             is_over: false,
         };
-        held.file = Some(self.note(&held.token)?);
+        held.noted = Some(
+            self.note(&held.token)
+                .map_err(Self::file_error(&self.dir))?,
+        );
         held.lifetime = self.client.time_left(path).map_err(|e| self.error(e))?;
         Ok(held)
     }
 
-    fn note(&self, token: &Token) -> Result<PathBuf, PublisherError> {
-        let mut live = live();
+    fn note(&self, token: &Token) -> io::Result<Noted> {
         let mut number = 0_u64;
         loop {
             let path = self.dir.join(format!("{}-{number}", std::process::id()));
+            number += 1;
             let file = fs::OpenOptions::new()
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
                 .open(&path);
-            match file {
-                Ok(mut file) => {
-                    file.write_all(token.reveal().as_bytes())
-                        .map_err(Self::file_error(&path))?;
-                    live.insert(path.clone());
-                    return Ok(path);
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
-                Err(e) => return Err(Self::file_error(&path)(e)),
+            let mut file = match file {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                file => file?,
+            };
+            flock(&file, FlockOperation::LockExclusive)?;
+            if file.metadata()?.nlink() == 0 {
+                // it was taken for a leftover before it was locked
+                continue;
             }
+            file.write_all(token.reveal().as_bytes())?;
+            return Ok(Noted {
+                path,
+                _locked: file,
+            });
         }
     }
 
-    /// Drops the leases that nobody holds any more.
+    /// Drops the leases that nobody holds any more, in whatever process.
     pub(super) fn drop_leftovers(&self) -> Result<(), PublisherError> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(Self::file_error(&self.dir)(e)),
         };
         for entry in entries {
             let path = entry.map_err(Self::file_error(&self.dir))?.path();
-            if live().contains(&path) {
+            let Some(left) = unheld(&path).map_err(Self::file_error(&path))? else {
                 continue;
-            }
-            let text = fs::read_to_string(&path).map_err(Self::file_error(&path))?;
+            };
+            let mut text = String::new();
+            (&left)
+                .take(TOKEN_BYTES_MAX)
+                .read_to_string(&mut text)
+                .map_err(Self::file_error(&path))?;
             // a file that was not written whole names a lease that only its end can drop
             if let Some(token) = Token::new(&text) {
                 tracing::info!(repo = self.repo, "dropping a lease that was left behind");
@@ -145,11 +161,25 @@ impl Leases {
     }
 }
 
+/// A lease's file that nobody has locked, locked; none if it is held, or has gone meanwhile.
+fn unheld(path: &Path) -> io::Result<Option<File>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok((file.metadata()?.nlink() > 0).then_some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// A lease, until dropped.
 pub(super) struct Held<'a> {
     leases: &'a Leases,
     token: Token,
-    file: Option<PathBuf>,
+    noted: Option<Noted>,
     since: Instant,
     lifetime: Duration,
     /// It was committed or dropped.
@@ -197,14 +227,54 @@ impl Drop for Held<'_> {
             let repo = &self.leases.repo;
             tracing::warn!(repo, %error, "a lease could not be dropped; the next commit tries again");
         }
-        let Some(path) = self.file.take() else {
+        let Some(noted) = self.noted.take() else {
             return;
         };
         if self.is_over
-            && let Err(error) = fs::remove_file(&path)
+            && let Err(error) = fs::remove_file(&noted.path)
         {
-            tracing::warn!(%error, "cannot remove {}", path.display());
+            tracing::warn!(%error, "cannot remove {}", noted.path.display());
         }
-        live().remove(&path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::key::Key;
+
+    fn leases(spool: &Path) -> Leases {
+        let key = spool.join("x.gw");
+        fs::write(&key, "plain_text gwkey1 gwsecret1\n").unwrap();
+        // nobody listens there
+        let url = "http://127.0.0.1:1/api/v1";
+        let key = Key::read(&key).unwrap();
+        let client = Client::new(url, "gwtest.example.org", key, "publisher.example.org").unwrap();
+        Leases::new(client, "gwtest.example.org", spool)
+    }
+
+    /// A look at the gateway, by whatever process, leaves a commit its lease.
+    #[test]
+    fn what_somebody_holds_is_no_leftover() {
+        let spool = tempfile::tempdir().unwrap();
+        let (ours, others) = (leases(spool.path()), leases(spool.path()));
+        fs::create_dir(spool.path().join(LEASES_DIR)).unwrap();
+        let token = Token::new("sessiontoken").unwrap();
+        let noted = ours.note(&token).unwrap();
+        others.drop_leftovers().unwrap();
+        assert_eq!(fs::read_to_string(&noted.path).unwrap(), token.reveal());
+        // its holder dies: the gateway is asked to drop it, and the token is kept until that is done
+        let path = noted.path.clone();
+        drop(noted);
+        let refused = others.drop_leftovers().unwrap_err();
+        assert!(
+            matches!(refused, PublisherError::Gateway { .. }),
+            "{refused}"
+        );
+        assert!(path.exists());
+        // one that was not written whole cannot be asked for
+        fs::write(&path, "").unwrap();
+        others.drop_leftovers().unwrap();
+        assert!(!path.exists());
     }
 }

@@ -49,8 +49,6 @@ pub fn resume(
         txn::clear(txn_dir)?;
         return Ok(Resumed::None);
     };
-    // whoever was at work has gone
-    publisher.ended();
     let snapshot = found.snapshot;
     let visible = match found.state {
         State::Visible { report } => Some(report),

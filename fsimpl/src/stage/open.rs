@@ -97,9 +97,8 @@ impl Stage {
         });
         stage.write_meta()?;
         stage.recover(&config.boot_id, progress)?;
-        let files = stage.tree.read();
-        files.staged_files().for_each(|file| stage.usage.came(file));
-        drop(files);
+        let came = |file| stage.usage.came(file);
+        stage.tree.read().staged_files().for_each(came);
         stage.queue_unsealed();
         stage.flush.start(&stage).map_err(|e| io(&stage.dir, e))?;
         stage.feed.start(&stage).map_err(|e| io(&stage.dir, e))?;
