@@ -12,6 +12,7 @@ use crate::api::Request;
 use crate::config::{Allow, Right, Settings};
 use crate::peer::Peer;
 use crate::report::{Failure, Kind, Result};
+use crate::users::{self, GROUPS, USERS};
 
 pub use writers::WriteRules;
 
@@ -104,59 +105,11 @@ fn grants(allow: &Allow, right: Right, path: &RepoPath, peer: &Peer) -> bool {
         Some(_) if right == Right::Tag => true,
         Some(at) => at.parse().is_ok_and(|at| path.is_within(&at)),
     };
-    let user = |name: &String| number_or(name, "/etc/passwd") == Some(peer.uid);
-    let group = |name: &String| number_or(name, "/etc/group").is_some_and(|gid| peer.is_in(gid));
+    let user = |name: &String| users::id_of(name, USERS) == Some(peer.uid);
+    let group = |name: &String| users::id_of(name, GROUPS).is_some_and(|gid| peer.is_in(gid));
     below
         && allow.may.contains(&right)
         && (allow.users.iter().any(user) || allow.groups.iter().any(group))
-}
-
-/// A number, or the number of a name by the system's name service.
-fn number_or(name: &str, database: &str) -> Option<u32> {
-    if let Ok(number) = name.parse() {
-        return Some(number);
-    }
-    lookup_file(name, database).or_else(|| lookup_nss(name, database))
-}
-
-fn lookup_file(name: &str, database: &str) -> Option<u32> {
-    let text = std::fs::read_to_string(database).ok()?;
-    text.lines()
-        .map(|line| line.split(':'))
-        .find_map(|mut fields| {
-            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
-        })
-}
-
-/// LDAP, sssd and their like are asked through `getent`, which speaks to all of them.
-fn lookup_nss(name: &str, database: &str) -> Option<u32> {
-    let database = database.strip_prefix("/etc/")?;
-    let output = std::process::Command::new("getent")
-        .args(["--", database, name])
-        .stderr(std::process::Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.split(':').nth(2)?.trim().parse().ok()
-}
-
-/// A user's name by the system's name service.
-#[must_use]
-pub fn user_name(uid: u32) -> Option<String> {
-    let output = std::process::Command::new("getent")
-        .args(["passwd", &uid.to_string()])
-        .stderr(std::process::Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let (name, _) = text.split_once(':')?;
-    Some(name.to_owned())
-}
-
-/// The number of a group.
-#[must_use]
-pub fn group_id(name: &str) -> Option<u32> {
-    number_or(name, "/etc/group")
 }
 
 #[cfg(test)]
@@ -253,12 +206,5 @@ mod tests {
                 check(request, &peer(uid, &[]), OWNER, &settings()).unwrap();
             }
         }
-    }
-
-    #[test]
-    fn names_of_the_system() {
-        assert_eq!(number_or("root", "/etc/passwd"), Some(0));
-        assert_eq!(number_or("17", "/etc/group"), Some(17));
-        assert_eq!(number_or("no-such-user-here", "/etc/passwd"), None);
     }
 }

@@ -25,6 +25,7 @@ use crate::api::{Event, Progress, Request, Watch};
 use crate::engine::Engine;
 use crate::peer::Peer;
 use crate::report::{Context, Failure, Kind, Result};
+use crate::users;
 
 pub mod client;
 
@@ -51,7 +52,7 @@ pub struct Control {
 /// When it cannot be made.
 pub fn bind(path: &FilePath, group: Option<&str>) -> Result<UnixListener> {
     let gid = match group {
-        Some(name) => Some(access::group_id(name).ok_or_else(|| {
+        Some(name) => Some(users::id_of(name, users::GROUPS).ok_or_else(|| {
             Failure::usage(format!("[control]: there is no group {name:?}"))
                 .hint("make it, or take the key out of the configuration")
         })?),

@@ -30,6 +30,7 @@ mod signals;
 mod state;
 mod target;
 mod telemetry;
+mod users;
 
 use std::process::ExitCode;
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{access, clock};
+use crate::{clock, users};
 
 mod convert;
 
@@ -234,7 +234,7 @@ pub fn transaction_hint(repo: &str, uid: u32, since: SystemTime) -> String {
         seconds @ 7200..172_800 => format!("{} hours", seconds / 3600),
         seconds => format!("{} days", seconds / 86_400),
     };
-    let user = access::user_name(uid).unwrap_or_else(|| format!("user {uid}"));
+    let user = users::name_of(uid);
     format!(
         "{user} opened it {age} ago; `cvmfs_server publish {repo}` or `cvmfs_server abort {repo}` ends it. What is staged here is kept: try again then"
     )

@@ -187,3 +187,56 @@ fn every_paragraph_of_the_semantics_heads_a_test() {
         }
     }
 }
+
+/// The fuzzers build some of the program's modules as their own; one that these come to use must be
+/// in their lists, or no campaign can be started.
+#[test]
+fn the_fuzzers_have_the_modules_that_theirs_use() {
+    let root = workspace_root();
+    for target in ["config", "control"] {
+        let list = root.join(format!("fuzz/fuzz_targets/{target}.rs"));
+        let list = std::fs::read_to_string(list).unwrap();
+        let known: BTreeSet<&str> = list
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub mod "))
+            .map(|name| name.trim_end_matches([';', '{', ' ']))
+            .collect();
+        assert!(known.contains("report"), "{known:?}");
+        for module in &known {
+            for used in modules_used_by(&root.join("src"), module) {
+                assert!(known.contains(&*used), "{target}: {module} uses {used}");
+            }
+        }
+    }
+}
+
+/// The program's modules that one names, but for its tests.
+fn modules_used_by(src: &Path, module: &str) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    let below = walkdir::WalkDir::new(src.join(module)).into_iter();
+    let files = below.filter_map(Result::ok).map(|e| e.into_path());
+    for file in files.chain([src.join(format!("{module}.rs"))]) {
+        let is_tests = file.file_stem().is_some_and(|stem| stem == "tests");
+        if file.extension().is_none_or(|x| x != "rs") || !file.exists() || is_tests {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        for rest in text.split("crate::").skip(1) {
+            let group = rest
+                .strip_prefix('{')
+                .and_then(|rest| rest.split('}').next());
+            let names: Vec<&str> = match group {
+                Some(group) => group.split(',').collect(),
+                None => vec![rest],
+            };
+            let ident = |name: &str| -> String {
+                let name = name.trim().chars();
+                name.take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect()
+            };
+            used.extend(names.into_iter().map(ident).filter(|name| !name.is_empty()));
+        }
+    }
+    used
+}

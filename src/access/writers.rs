@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use formats::RepoPath;
 use fsimpl::Caller;
 
-use super::number_or;
 use crate::config::{Right, Settings};
+use crate::users::{self, GROUPS, USERS};
 
 /// What the configuration says of a repository, with names looked up: who may write below which path.
 pub struct WriteRules {
@@ -33,8 +33,8 @@ impl WriteRules {
                     // the configuration was checked when it was read
                     Some(path) => path.parse().unwrap_or_else(|_| RepoPath::root()),
                 },
-                users: numbers(&allow.users, "/etc/passwd", repo),
-                groups: numbers(&allow.groups, "/etc/group", repo),
+                users: numbers(&allow.users, USERS, repo),
+                groups: numbers(&allow.groups, GROUPS, repo),
             })
             .collect();
         (!rules.is_empty()).then_some(Self { owner, rules })
@@ -44,9 +44,11 @@ impl WriteRules {
 /// Whoever the system does not know has no rights, and the log says so.
 fn numbers(names: &[String], database: &str, repo: &str) -> Vec<u32> {
     let known = |name: &String| {
-        let number = number_or(name, database);
+        let number = users::id_of(name, database);
         if number.is_none() {
-            tracing::warn!("{repo}: the configuration allows {name:?}, who is not in {database}");
+            tracing::warn!(
+                "{repo}: the configuration allows {name:?}, who is not in the {database} database"
+            );
         }
         number
     };

@@ -6,11 +6,11 @@ use commit::stratum0::beside;
 use rustix::fs::{Access, access};
 
 use super::{failed, fine, warn};
-use crate::access::user_name;
 use crate::api::reply::Finding;
 use crate::config::Settings;
 use crate::report::{Failure, Kind, Result, transaction_hint};
 use crate::repositories;
+use crate::users;
 
 /// Looks at one repository, or at all that the configuration names.
 pub fn look(findings: &mut Vec<Finding>, settings: &Settings, only: Option<&str>) -> Result<()> {
@@ -30,7 +30,7 @@ fn repository(findings: &mut Vec<Finding>, home: &RepoHome) -> Result<()> {
     let name = &home.name;
     let found = beside(home)?;
     let me = rustix::process::geteuid();
-    let owner = user_name(found.owner).unwrap_or_else(|| format!("user {}", found.owner));
+    let owner = users::name_of(found.owner);
     match me.is_root() || me.as_raw() == found.owner {
         true => fine(
             findings,
