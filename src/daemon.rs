@@ -228,6 +228,12 @@ fn go_down(engine: &Engine, session: &Session, why: Why) -> Result<()> {
             tracing::warn!("{}: ending in the middle of a commit", repo.name());
         }
     }
+    if why == Why::Unmounted {
+        // else the last files that were closed would be waited for
+        for repo in engine.open_repos() {
+            repo.stage.all_closed();
+        }
+    }
     if why != Why::Asked {
         hook::before_unmount(engine, Staged::Configured, &Logging)?;
     }

@@ -104,3 +104,15 @@ fn a_file_is_waited_for_however_soon_it_is_opened_again() {
     });
     bench.fs.release(writer).unwrap();
 }
+
+/// With the mount the kernel lets go of what was open in it, and need not say so.
+#[test]
+fn nothing_is_open_in_a_mount_that_is_gone() {
+    let bench = bench();
+    let writer = bench.open_write("/a/one");
+    bench.fs.write(&ROOT, writer, 0, b"ONE").unwrap();
+    assert!(bench.freeze("/a").is_err());
+    bench.stage().all_closed();
+    let root = bench.commit("/a");
+    assert_eq!(bench.published.read(&root, "/a/one"), b"ONE");
+}

@@ -114,14 +114,20 @@ impl Stage {
     pub fn close(&self) -> Result<(), FsError> {
         self.feed.stop();
         self.flush.stop();
-        for inode in self.open.all() {
-            inode.state.lock().writers.clear();
-            self.settle(&inode);
-        }
+        self.all_closed();
         self.backing.sync_all()?;
         self.record_resting()?;
         self.sync_sealed()?;
         Ok(self.journal.sync()?)
+    }
+
+    /// The mount is gone: what was open in it is closed, also where the kernel let go before it said
+    /// so of each file.
+    pub fn all_closed(&self) {
+        for inode in self.open.all() {
+            inode.state.lock().writers.clear();
+            self.settle(&inode);
+        }
     }
 
     /// Times and sizes of unsealed files are asked of their backing files after a crash; a clean end
