@@ -289,7 +289,8 @@ pub enum FreezeError {
     /// A directory above a target was replaced: publishing the target alone would publish that, too.
     #[error("{0} replaces what is published there; commit {0} itself")]
     ReplacedAncestor(RepoPath),
-    /// Another snapshot is being published.
+    /// Another snapshot is being published, and this one has to do with it: they overlap, or what one
+    /// of them has was moved out of the other.
     #[error("snapshot {0} is being published; try again when that commit is done")]
     Frozen(u64),
     /// The published tree, the journal or a file of the stage failed.

@@ -156,8 +156,8 @@ pub(crate) struct Tree {
     pub(crate) tick: u64,
     /// The last serial that was given out.
     pub(crate) last_serial: Serial,
-    /// The snapshot that is being published.
-    pub(crate) frozen: Option<FrozenMark>,
+    /// The snapshots that are being published, oldest first; none has to do with another.
+    pub(crate) frozen: Vec<FrozenMark>,
 }
 
 impl Tree {
@@ -169,7 +169,7 @@ impl Tree {
             revisions,
             tick: 1,
             last_serial: Serial::ROOT,
-            frozen: None,
+            frozen: Vec::new(),
         }
     }
 

@@ -23,5 +23,6 @@ mod performance;
 mod power;
 mod readers;
 mod refresh;
+mod side_by_side;
 mod snapshot;
 mod space;

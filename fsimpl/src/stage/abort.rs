@@ -44,7 +44,7 @@ impl Stage {
     pub fn abort(&self, path: &RepoPath) -> Result<usize, AbortError> {
         let dropped = {
             let mut tree = self.tree.write();
-            if let Some(mark) = &tree.frozen {
+            if let Some(mark) = tree.frozen.first() {
                 return Err(AbortError::Frozen(mark.id));
             }
             let Some((parent, name)) = tree.staged_place(path) else {

@@ -35,7 +35,9 @@ struct Snapshot {
 }
 
 impl Stage {
-    /// Makes a snapshot of what is staged at and below the targets. Writers may go on.
+    /// Makes a snapshot of what is staged at and below the targets. Writers may go on, and other
+    /// snapshots may be made, published and retired meanwhile, as long as they have nothing to do
+    /// with this one.
     ///
     /// # Errors
     /// See [`FreezeError`]; the stage is then as it was.
@@ -55,7 +57,7 @@ impl Stage {
         let made = self
             .seal_snapshot(&snapshot.unsealed, progress)
             .and_then(|()| self.assemble(snapshot.items))
-            .and_then(|changes| self.keep_mark().map(|()| changes));
+            .and_then(|changes| self.keep_mark(id).map(|()| changes));
         self.unpin_all();
         match made {
             Ok(changes) => Ok(Frozen {
@@ -69,7 +71,7 @@ impl Stage {
                 skipped,
             }),
             Err(error) => {
-                if let Err(error) = self.unfreeze() {
+                if let Err(error) = self.unfreeze(id) {
                     tracing::warn!(%error, "a snapshot that failed left traces");
                 }
                 Err(error)
@@ -117,17 +119,15 @@ impl Stage {
         if !self.frozen().contains(&id) {
             return Err(StageError::UnknownSnapshot(id));
         }
-        Ok(self.unfreeze()?)
+        Ok(self.unfreeze(id)?)
     }
 
-    fn unfreeze(&self) -> Result<(), FsError> {
+    fn unfreeze(&self, id: u64) -> Result<(), FsError> {
         let mut tree = self.tree.write();
-        if let Some(mark) = &tree.frozen {
-            let mut batch = Batch::default();
-            batch.remove(frozen_key(mark.id));
-            self.journal.commit(batch)?;
-        }
-        tree.frozen = None;
+        let mut batch = Batch::default();
+        batch.remove(frozen_key(id));
+        self.journal.commit(batch)?;
+        tree.frozen.retain(|mark| mark.id != id);
         tree.drop_needless_whiteouts(&self.journal)
     }
 
@@ -146,9 +146,6 @@ impl Stage {
             let seen = waiting.gone();
             let made = self.open.none_half_made();
             let mut tree = self.tree.write();
-            if let Some(mark) = &tree.frozen {
-                return Err(FreezeError::Frozen(mark.id));
-            }
             let open = self.open_below(&tree, targets);
             if open.is_empty() || open_files == OpenFiles::Skip {
                 return self.take(&mut tree, targets, open);
@@ -187,11 +184,16 @@ impl Stage {
             mut items,
             unsealed,
             doubtful,
-            mark,
+            mut mark,
             ..
         } = walk;
         if !doubtful.is_empty() {
             return Err(FreezeError::Doubtful(doubtful));
+        }
+        mark.targets = targets.to_vec();
+        mark.sources = items.iter().filter_map(Item::source).cloned().collect();
+        if let Some(other) = tree.frozen.iter().find(|other| other.is_entangled(&mark)) {
+            return Err(FreezeError::Frozen(other.id));
         }
         if targets.len() > 1 {
             items.sort_by(|a, b| a.path.cmp(&b.path));
@@ -202,7 +204,7 @@ impl Stage {
                 .add(file.number, (file.ino, file.generation), file.size);
         }
         let id = mark.id;
-        tree.frozen = Some(mark);
+        tree.frozen.push(mark);
         // what changes from now on has a later tick
         tree.tick += 1;
         // a published file that is open but unchanged is published as it is
@@ -314,10 +316,10 @@ impl Stage {
         }
     }
 
-    fn keep_mark(&self) -> Result<(), FreezeError> {
+    fn keep_mark(&self, id: u64) -> Result<(), FreezeError> {
         let tree = self.tree.read();
         let mut batch = Batch::default();
-        if let Some(mark) = &tree.frozen {
+        if let Some(mark) = tree.frozen.iter().find(|mark| mark.id == id) {
             batch.put(frozen_key(mark.id), mark);
         }
         self.journal.commit(batch).map_err(FsError::from)?;

@@ -25,6 +25,10 @@ pub(crate) struct FrozenMark {
     pub(crate) left_out: BTreeSet<Serial>,
     /// Targets that were not staged, but published anew: they are seen through a moved directory.
     pub(crate) unstaged: BTreeSet<RepoPath>,
+    /// What was asked for.
+    pub(crate) targets: Vec<RepoPath>,
+    /// Published places that directories were moved away from, and that are not published as gone.
+    pub(crate) sources: BTreeSet<RepoPath>,
 }
 
 /// A directory published bare.
@@ -36,6 +40,23 @@ pub(crate) struct Bare {
 }
 
 impl FrozenMark {
+    /// True if two snapshots cannot be published side by side: what becomes of one changes what the
+    /// other has to say.
+    pub(crate) fn is_entangled(&self, other: &Self) -> bool {
+        let has = |dir: &Serial| other.whole.contains_key(dir) || other.bare.contains_key(dir);
+        self.targets.iter().any(|place| other.aims_at(place))
+            || self.sources.iter().any(|place| other.aims_at(place))
+            || other.sources.iter().any(|place| self.aims_at(place))
+            || self.whole.keys().chain(self.bare.keys()).any(has)
+            || self.names.keys().any(|name| other.names.contains_key(name))
+    }
+
+    /// True if a target and a place lie one within the other.
+    fn aims_at(&self, place: &RepoPath) -> bool {
+        let mut targets = self.targets.iter();
+        targets.any(|target| target.is_within(place) || place.is_within(target))
+    }
+
     /// True if it has a name of a directory.
     pub(crate) fn has_name(&self, dir: Serial, name: &Name) -> bool {
         self.whole.contains_key(&dir)

@@ -18,7 +18,7 @@ use super::{
 use crate::backing::Backing;
 use crate::error::FsError;
 use crate::handle::OpenTable;
-use crate::journal::{Batch, Journal, frozen_key, inode_key, meta_key};
+use crate::journal::{Batch, Journal, inode_key, meta_key};
 use crate::lower::Revisions;
 use crate::sync::{Mutex, RwLock};
 use crate::tree::{Body, Dir, Origin, Raw, Record, RevId, Serial, Tree, mtime_of, restore};
@@ -59,7 +59,7 @@ impl Stage {
         let mut tree = restore(revisions, &journal, &backing, |revisions| {
             root_record(revisions, now)
         })?;
-        load_mark(&mut tree, &journal)?;
+        load_marks(&mut tree, &journal)?;
         tree.drop_needless_whiteouts(&journal)?;
         let seals = Seals::restore(&tree, &journal)?;
         let notices = Notices::start(&config.name).map_err(|e| io(&dir, e))?;
@@ -249,23 +249,18 @@ fn root_record(revisions: &Revisions, now: crate::types::Time) -> Result<Record,
     })
 }
 
-fn load_mark(tree: &mut Tree, journal: &Journal) -> Result<(), StageError> {
+fn load_marks(tree: &mut Tree, journal: &Journal) -> Result<(), StageError> {
     let mut marks: Vec<FrozenMark> = Vec::new();
     journal.for_each(b'f', |_, mark: FrozenMark| {
         marks.push(mark);
         Ok::<_, FsError>(())
     })?;
     marks.sort_by_key(|mark| mark.id);
-    tree.frozen = marks.pop();
-    if let Some(mark) = &tree.frozen {
+    for mark in &marks {
         tree.tick = tree.tick.max(mark.stamp);
         tree.last_serial = tree.last_serial.max(mark.serial);
     }
-    let mut stale = Batch::default();
-    for mark in marks {
-        stale.remove(frozen_key(mark.id));
-    }
-    journal.commit(stale).map_err(FsError::from)?;
+    tree.frozen = marks;
     Ok(())
 }
 

@@ -42,7 +42,7 @@ impl Stage {
         let before = self.tree.read().revisions.clone();
         let (changed, known) = {
             let mut tree = self.tree.write();
-            if let Some(mark) = &tree.frozen {
+            if let Some(mark) = tree.frozen.first() {
                 return Err(StageError::Frozen(mark.id));
             }
             let head = tree.revisions.add(revision);
@@ -292,7 +292,7 @@ impl Tree {
 
     /// Removes whiteouts that hide nothing: they were kept for a snapshot.
     pub(super) fn drop_needless_whiteouts(&mut self, journal: &Journal) -> Result<()> {
-        if self.frozen.is_some() {
+        if !self.frozen.is_empty() {
             return Ok(());
         }
         let mut needless = Vec::new();

@@ -38,7 +38,8 @@ impl Stage {
         let alone;
         let (known, dirs) = {
             let mut tree = self.tree.write();
-            let mark = tree.frozen.clone().filter(|mark| mark.id == id);
+            let mut marks = tree.frozen.iter();
+            let mark = marks.find(|mark| mark.id == id).cloned();
             let mark = mark.ok_or(StageError::UnknownSnapshot(id))?;
             alone = previous_of(&revision) == Some(before.root_of(before.head));
             // not what is unstaged from now on: that is as it was
@@ -49,7 +50,7 @@ impl Stage {
             let head = tree.revisions.add(revision);
             let txn = Txn::begin(&mut tree, &self.journal, (self.clock)());
             let done = retire(txn, &mark, (head, alone))?;
-            tree.frozen = None;
+            tree.frozen.retain(|mark| mark.id != id);
             let dirs = done.gone.iter().filter(|gone| gone.is_dir);
             let dirs: Vec<Ino> = dirs.map(|gone| gone.ino).collect();
             self.settle_vanished(&mut tree, done.gone);

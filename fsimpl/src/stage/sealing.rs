@@ -268,7 +268,7 @@ impl Stage {
         };
         let needed = {
             let tree = self.tree.read();
-            if tree.frozen.is_some() {
+            if !tree.frozen.is_empty() {
                 return;
             }
             let mut needed = tree.staged_objects();

@@ -27,6 +27,19 @@ pub(super) struct Item {
     pub(super) rev: RevId,
 }
 
+impl Item {
+    /// The published place that a directory was moved away from, if that is not published as gone.
+    pub(super) fn source(&self) -> Option<&RepoPath> {
+        match &self.what {
+            What::Put {
+                children: Children::From(source),
+                ..
+            } if source.removed_over.is_some() => Some(&source.path),
+            _ => None,
+        }
+    }
+}
+
 /// What stands at a path.
 pub(super) enum What {
     Remove,

@@ -473,8 +473,8 @@ impl Drop for Txn<'_> {
 impl Tree {
     /// True if a snapshot that is being published may have this name in this directory.
     pub(crate) fn is_frozen(&self, parent: Ino, name: &Name) -> bool {
-        let mark = self.frozen.as_ref();
-        mark.is_some_and(|mark| mark.has_name(self.serial(parent), name))
+        let mut marks = self.frozen.iter();
+        marks.any(|mark| mark.has_name(self.serial(parent), name))
     }
 
     /// True if a snapshot has this name as it is now.
