@@ -220,11 +220,11 @@ async fn until_end(
 fn go_down(engine: &Engine, session: &Session, why: Why) -> Result<()> {
     for repo in engine.open_repos() {
         // one that takes longer is found done or not done at the next start
-        if repo.turn.take(COMMIT_WAIT).is_some() {
+        if repo.claims.take_all(COMMIT_WAIT).is_some() {
             continue;
         }
         engine.called_off().store(true, Ordering::Relaxed);
-        if repo.turn.take(ANSWER_WAIT).is_none() {
+        if repo.claims.take_all(ANSWER_WAIT).is_none() {
             tracing::warn!("{}: ending in the middle of a commit", repo.name());
         }
     }

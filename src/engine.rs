@@ -23,6 +23,8 @@ use crate::report::{Context, Result};
 use crate::repositories;
 use crate::state::{DaemonInfo, Lock, State};
 
+pub mod claims;
+pub mod commits;
 mod gateway;
 mod health;
 mod look;

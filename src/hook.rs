@@ -7,25 +7,36 @@
 //! ```
 //!
 //! After a crash [`resume`] finds the commit done (and retires it) or not done (and thaws it).
+//!
+//! Commits of paths that have nothing to do with one another go on side by side; only snapshots are
+//! made one at a time. Each has its own record below the repository's.
+
+mod ending;
+mod settle;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use commit::{CommitError, Outcome, Request, Resumed, Visible, txn};
+use commit::publisher::Publisher;
+use commit::{Outcome, Request, Visible};
 use formats::RepoPath;
 use fsimpl::{FreezeError, Frozen};
-use store::failpoint;
 
-use crate::api::reply::{self, Aborted, Committed, Unmounted};
-use crate::api::{self, PathText, Progress, Staged, Step, Unit, Watch};
+use crate::api::reply::{self, Committed};
+use crate::api::{self, Progress, Step, Unit, Watch};
 use crate::clock;
-use crate::config::{OnConflict, OnUnmount, OpenFiles};
+use crate::config::{OnConflict, OpenFiles};
 use crate::engine::Engine;
-use crate::engine::repo::{Repo, UnderWay};
-use crate::engine::turn::{Taken, Turn};
+use crate::engine::claims::Claimed;
+use crate::engine::commits::UnderWay;
+use crate::engine::repo::Repo;
+use crate::engine::turn::Turn;
 use crate::engine::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
 use crate::report::{Failure, Kind, Result};
+
+pub use ending::{abort, before_unmount};
+pub use settle::resume;
 
 /// Longest wait for open files and other commits: a year is for good, and the clock can count it.
 const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
@@ -65,7 +76,7 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
             );
         }
     }
-    let (_turn, under_way, frozen) = snapshot(&repo, &targets, open_files, began + wait, watch)?;
+    let (_claimed, under_way, frozen) = snapshot(&repo, &targets, open_files, began + wait, watch)?;
     let freeze = began.elapsed().as_secs_f64();
     let skipped = frozen.skipped.iter().map(open_file).collect();
     let on_conflict = match args.on_conflict.unwrap_or(defaults.on_conflict) {
@@ -73,16 +84,15 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
         OnConflict::Ours => commit::OnConflict::Ours,
     };
     // nobody is kept waiting for other publishers who did not ask for it
-    let patience = args
-        .wait_seconds
-        .map_or(Duration::ZERO, |_| wait.saturating_sub(began.elapsed()));
-    let mut committed = match publish(
-        &repo,
-        frozen,
-        args,
-        (on_conflict, patience, engine.called_off()),
-        &Publishing(watch, &under_way),
-    )? {
+    let turn = wait.saturating_sub(began.elapsed());
+    let patience = args.wait_seconds.map_or(Duration::ZERO, |_| turn);
+    let how = How {
+        on_conflict,
+        turn,
+        patience,
+        called_off: engine.called_off(),
+    };
+    let mut committed = match publish(&repo, frozen, args, how, &Publishing(watch, &under_way))? {
         Some(visible) => of_visible(&visible),
         None => Committed {
             revision: base.revision,
@@ -106,19 +116,21 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
     Ok(committed)
 }
 
-/// Waits for the turn and for writers, and takes the snapshot; the turn is kept. While it waits for
-/// writers alone, others have theirs: commits of other paths go on side by side.
+/// Waits for whatever overlaps and for writers, and takes the snapshot; the paths stay claimed. While
+/// it waits for writers alone, others have their turn.
 fn snapshot<'r>(
     repo: &'r Repo,
     targets: &[RepoPath],
     open_files: OpenFiles,
     deadline: Instant,
     watch: &dyn Watch,
-) -> Result<(Taken<'r>, UnderWay<'r>, Frozen)> {
+) -> Result<(Claimed<'r>, UnderWay<'r>, Frozen)> {
     let left = || deadline.saturating_duration_since(Instant::now());
-    let mut in_the_way = None;
+    let mut in_the_way: Option<FreezeError> = None;
     loop {
-        let Some(turn) = repo.turn.take(left()) else {
+        let claimed = repo.claims.take(targets, left());
+        let turn = claimed.as_ref().and_then(|_| repo.turn.take(left()));
+        let (Some(claimed), Some(turn)) = (claimed, turn) else {
             let busy = || {
                 let what = format!("another commit of {} is under way", repo.name());
                 Failure::new(Kind::Busy, what).hint("try again, or --wait longer")
@@ -126,7 +138,7 @@ fn snapshot<'r>(
             // it gave way, and the files may be open still: that is what it waited for
             return Err(in_the_way.map_or_else(busy, Failure::from));
         };
-        let under_way = repo.begin();
+        let under_way = repo.commits.begin(targets);
         // a commit that could not be resumed earlier must be settled before the next one
         resume(repo)?;
         under_way.at(Step::Seal);
@@ -138,24 +150,35 @@ fn snapshot<'r>(
         let waiting = Waiting {
             sealing: Sealing::new(watch),
             turn: &repo.turn,
+            claimed: &claimed,
         };
         match repo.stage.freeze(targets, policy, &waiting) {
             Err(open @ FreezeError::OpenFiles(_))
                 if open_files == OpenFiles::Wait && !left().is_zero() =>
             {
                 in_the_way = Some(open);
-                drop(under_way);
+                drop((under_way, claimed));
                 Turn::pass_on(turn);
             }
-            made => return Ok((turn, under_way, made?)),
+            // what one of them has was moved out of the other
+            Err(FreezeError::Frozen(other)) if !left().is_zero() => {
+                drop((under_way, turn, claimed));
+                repo.commits.wait_for_end_of(other, left());
+            }
+            made => {
+                let frozen = made?;
+                under_way.has(frozen.id);
+                return Ok((claimed, under_way, frozen));
+            }
         }
     }
 }
 
-/// A freeze that gives way to whoever waits for the turn.
+/// A freeze that gives way to whoever waits for the turn, or for its paths.
 struct Waiting<'a> {
     sealing: Sealing<'a>,
     turn: &'a Turn,
+    claimed: &'a Claimed<'a>,
 }
 
 impl fsimpl::Progress for Waiting<'_> {
@@ -168,7 +191,7 @@ impl fsimpl::Progress for Waiting<'_> {
     }
 
     fn gives_way(&self) -> bool {
-        self.turn.is_wanted()
+        self.turn.is_wanted() || self.claimed.is_wanted()
     }
 }
 
@@ -189,12 +212,22 @@ fn say_who_is_waited_for(repo: &Repo, targets: &[RepoPath], watch: &dyn Watch) {
     }
 }
 
+/// How a commit is published.
+struct How {
+    on_conflict: commit::OnConflict,
+    /// For others of ours.
+    turn: Duration,
+    /// For other publishers.
+    patience: Duration,
+    called_off: Arc<AtomicBool>,
+}
+
 /// From the snapshot to the retired stage. None: there was nothing to publish.
 fn publish(
     repo: &Repo,
     frozen: Frozen,
     args: &api::Commit,
-    (on_conflict, patience, called_off): (commit::OnConflict, Duration, Arc<AtomicBool>),
+    how: How,
     progress: &Publishing<'_>,
 ) -> Result<Option<Box<Visible>>> {
     let snapshot = frozen.id;
@@ -205,25 +238,30 @@ fn publish(
         tag: args.tag.clone(),
         message: args.message.clone(),
         allow_empty: args.allow_empty,
-        on_conflict,
-        patience,
-        called_off,
+        on_conflict: how.on_conflict,
+        queue: Arc::clone(&repo.queue),
+        turn: how.turn,
+        patience: how.patience,
+        called_off: how.called_off,
         boot_id: clock::boot_id(),
         clock: Arc::new(clock::wall),
     };
-    let publisher = repo.published.publisher();
+    let publisher = repo.published.for_a_commit();
+    let publisher: &dyn Publisher = publisher.as_ref();
     progress.1.at(Step::Store);
-    match commit::publish(&request, publisher, &repo.txn_dir, progress) {
+    match commit::publish(&request, publisher, &repo.txn_dir(snapshot), progress) {
         Ok(Outcome::Visible(visible)) => {
-            retire(repo, snapshot, &visible)?;
+            progress.1.landed(visible.revision);
+            settle::retire(repo, snapshot, &visible)?;
             Ok(Some(visible))
         }
         Ok(Outcome::Nothing) => {
             let (head, _) = publisher.head(clock::wall())?;
-            repo.stage.retire(snapshot, &head.manifest().root_catalog)?;
+            progress.1.landed(head.manifest().revision);
+            settle::retire_into(repo, snapshot, &head.manifest().root_catalog)?;
             Ok(None)
         }
-        Err(error) => match after_failure(repo, snapshot, error) {
+        Err(error) => match settle::after_failure(repo, (snapshot, progress.1), error) {
             Ok(visible) => Ok(Some(visible)),
             Err(failure) => {
                 let failure = say_what_is_left(repo, failure);
@@ -246,173 +284,6 @@ fn say_what_is_left(repo: &Repo, failure: Failure) -> Failure {
     failure.hint(format!(
         "make room, then commit again; what is staged is kept. {state} are left in the state directory, which takes copies of the catalogs that change; {storage} in the storage, which takes new objects (none where both are one filesystem)"
     ))
-}
-
-/// A commit that failed at its very last step may be visible all the same: the world is asked.
-fn after_failure(repo: &Repo, snapshot: u64, error: CommitError) -> Result<Box<Visible>> {
-    let publisher = repo.published.publisher();
-    match commit::resume(&repo.txn_dir, publisher, clock::wall(), &clock::boot_id()) {
-        Ok(Resumed::Done { visible, .. }) => {
-            tracing::warn!("{}: the commit reported {error}, and is visible", repo.name());
-            retire(repo, snapshot, &visible)?;
-            Ok(visible)
-        }
-        Ok(Resumed::NotDone { .. } | Resumed::None) => {
-            repo.stage.thaw(snapshot)?;
-            Err(error.into())
-        }
-        Err(unknown) => Err(Failure::from(error).hint_if_none(format!(
-            "whether it became visible cannot be found out now ({unknown}); the next commit or mount finds out"
-        ))),
-    }
-}
-
-/// The snapshot is published: what is still equal to it is not staged any more.
-fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()> {
-    failpoint::pass("hook::visible")?;
-    repo.stage
-        .retire(snapshot, &visible.root_hash)
-        .map_err(|e| {
-            Failure::from(e).while_doing(format!(
-                "revision {} of {} is published, but its changes are still staged",
-                visible.revision,
-                repo.name()
-            ))
-        })?;
-    repo.stage.wait_told();
-    failpoint::pass("hook::retired")?;
-    txn::clear(&repo.txn_dir)?;
-    Ok(())
-}
-
-/// Settles a commit that was interrupted: done, or not done.
-///
-/// # Errors
-/// When that cannot be found out, or the stage does not take it.
-pub fn resume(repo: &Repo) -> Result<()> {
-    let publisher = repo.published.publisher();
-    let mut frozen = repo.stage.frozen();
-    match commit::resume(&repo.txn_dir, publisher, clock::wall(), &clock::boot_id())? {
-        Resumed::None => {}
-        Resumed::Done { snapshot, visible } => {
-            let name = repo.name();
-            tracing::info!(
-                "{name}: an interrupted commit is visible as revision {}",
-                visible.revision
-            );
-            if frozen.contains(&snapshot) {
-                retire(repo, snapshot, &visible)?;
-            } else {
-                txn::clear(&repo.txn_dir)?;
-            }
-            frozen.retain(|id| *id != snapshot);
-        }
-        Resumed::NotDone { .. } => {
-            tracing::info!(
-                "{}: an interrupted commit was not done; its changes are staged",
-                repo.name()
-            );
-        }
-    }
-    for id in frozen {
-        repo.stage.thaw(id)?;
-    }
-    Ok(())
-}
-
-/// Drops what is staged below a path.
-///
-/// # Errors
-/// When a commit is under way, or one that was interrupted cannot be settled; or the stage refuses.
-pub fn abort(engine: &Engine, args: &api::At) -> Result<Aborted> {
-    let repo = engine.repo(&args.repo)?;
-    let wait = engine.settings().file.commit.wait.0;
-    let Some(_turn) = repo.turn.take(wait) else {
-        return Err(Failure::new(
-            Kind::Busy,
-            format!("a commit of {} is under way", args.repo),
-        ));
-    };
-    if !repo.stage.frozen().is_empty() {
-        // whether that commit was done decides what is published and what is staged
-        resume(&repo)?;
-    }
-    let dropped = repo.stage.abort(&args.path.0)?;
-    repo.stage.wait_told();
-    tracing::info!(repo = args.repo, path = %args.path, dropped, "aborted");
-    Ok(Aborted {
-        repo: args.repo.clone(),
-        path: args.path.clone(),
-        dropped: dropped as u64,
-    })
-}
-
-/// What becomes of staged changes before the daemon ends.
-///
-/// # Errors
-/// With [`Staged::Commit`] and [`Staged::Discard`]: the first repository that refuses. A configured
-/// commit that fails keeps its changes staged, and the daemon ends all the same.
-pub fn before_unmount(engine: &Engine, staged: Staged, watch: &dyn Watch) -> Result<Unmounted> {
-    let mut unmounted = Unmounted {
-        mountpoint: engine
-            .live()
-            .map(|l| l.info.mountpoint.display().to_string()),
-        ..Unmounted::default()
-    };
-    for name in engine.names()? {
-        let repo = match engine.repo(&name) {
-            Ok(repo) => repo,
-            Err(failure) => {
-                watch.note(&format!("{name} is left as it is: {failure}"));
-                continue;
-            }
-        };
-        let summary = repo.stage.summary();
-        let changed = summary.added + summary.modified + summary.removed + summary.renamed;
-        if changed == 0 {
-            continue;
-        }
-        let configured = engine.settings().repository(&name).on_unmount;
-        match (staged, configured) {
-            (Staged::Discard, _) => {
-                let at = api::At {
-                    repo: name,
-                    path: PathText::default(),
-                };
-                unmounted.discarded += abort(engine, &at)?.dropped;
-            }
-            (Staged::Commit, _) => unmounted
-                .committed
-                .push(commit(engine, &all_of(name), watch)?),
-            (Staged::Configured, OnUnmount::Commit) => {
-                match commit(engine, &all_of(name.clone()), watch) {
-                    Ok(committed) => unmounted.committed.push(committed),
-                    Err(failure) => {
-                        watch.note(&format!("{name} stays staged: {failure}"));
-                        tracing::error!("{name} stays staged: {failure}");
-                        unmounted.kept.push(name);
-                    }
-                }
-            }
-            (Staged::Configured, OnUnmount::Keep) => unmounted.kept.push(name),
-        }
-    }
-    Ok(unmounted)
-}
-
-fn all_of(repo: String) -> api::Commit {
-    api::Commit {
-        repo,
-        paths: Vec::new(),
-        tag: None,
-        message: String::new(),
-        dry_run: false,
-        allow_empty: false,
-        wait_seconds: None,
-        open_files: None,
-        on_conflict: None,
-        accept_unsynced: false,
-    }
 }
 
 /// A commit's progress, as the API says it.

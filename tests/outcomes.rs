@@ -37,7 +37,7 @@ fn every_promised_field_is_there() {
     has(
         repository,
         "repo url path base_revision published_revision root_hash staged unsealed_files \
-         unsealed_bytes open_files commit errors whitelist_days on_unmount",
+         unsealed_bytes open_files commits errors whitelist_days on_unmount",
     );
     has(
         &repository["staged"],

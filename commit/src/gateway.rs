@@ -13,7 +13,8 @@
 //! So the lease on what changes is held for catalogs alone, however many bytes there are. A commit's
 //! answer may be lost, or be an error after it became visible: the manifest decides ([`landed`]).
 //!
-//! One commit at a time: two side by side take two of these. Only [`client`] speaks HTTP.
+//! One commit at a time: one that goes on beside others has one [`Gateway::beside`] theirs. Only
+//! [`client`] speaks HTTP.
 
 mod client;
 mod duration;
@@ -71,7 +72,7 @@ pub struct Gateway {
     /// The gateway's storage, or the outbox.
     storage: Arc<dyn ObjectStore>,
     outbox: Option<Outbox>,
-    leases: Leases,
+    leases: Arc<Leases>,
     work_dir: PathBuf,
 }
 
@@ -122,10 +123,30 @@ impl Gateway {
             stratum0: options.stratum0,
             storage,
             outbox,
-            leases: Leases::new(client, &name, &options.spool_dir),
+            leases: Arc::new(Leases::new(client, &name, &options.spool_dir)),
             work_dir,
             home,
         })
+    }
+
+    /// Another one for the same repository, with an outbox of its own.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let mut storage = Arc::clone(&self.storage);
+        let outbox = self.outbox.as_ref().map(|_| {
+            let own = Outbox::new(Arc::clone(&self.stratum0), self.work_dir.clone());
+            storage = Arc::new(own.clone());
+            own
+        });
+        Self {
+            home: self.home.clone(),
+            repository: Arc::clone(&self.repository),
+            stratum0: Arc::clone(&self.stratum0),
+            storage,
+            outbox,
+            leases: Arc::clone(&self.leases),
+            work_dir: self.work_dir.clone(),
+        }
     }
 
     /// The repository's places.

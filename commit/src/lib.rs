@@ -49,7 +49,7 @@ pub use mkfs::{MkfsError, NewRepository, mkfs};
 pub use objects::ObjectsError;
 pub use preview::{PathPreview, Preview, What, preview};
 pub use publish::{
-    CommitError, NoProgress, OnConflict, Outcome, Progress, Request, Resumed, Seconds, Step,
+    CommitError, NoProgress, OnConflict, Outcome, Progress, Queue, Request, Resumed, Seconds, Step,
     Visible, publish, resume,
 };
 pub use publisher::{Lease, NewRevision, Publisher, PublisherError};

@@ -14,6 +14,7 @@
 //! and thaws it otherwise.
 
 mod patience;
+mod queue;
 mod request;
 mod resume;
 
@@ -31,9 +32,12 @@ use crate::catalogs::{CatalogsError, Plan, Wish};
 use crate::conflicts::{self, Conflicts};
 use crate::objects::{self, ObjectsError, StoredObjects};
 use crate::policy;
-use crate::publisher::{Lease, NewRevision, Publisher, PublisherError};
+use crate::publisher::{NewRevision, Publisher, PublisherError};
 use crate::txn::{self, State, Txn, TxnError};
 
+use patience::Leased;
+
+pub use queue::Queue;
 pub use request::{NoProgress, OnConflict, Outcome, Progress, Request, Seconds, Step, Visible};
 pub use resume::{Resumed, resume};
 
@@ -193,7 +197,7 @@ impl Commit<'_> {
 
         let begun = Instant::now();
         let stored = self.store(&params)?;
-        self.patiently(|| self.publisher.deliver())?;
+        self.deliver()?;
         let seconds = Seconds {
             store: begun.elapsed().as_secs_f64(),
             ..Seconds::default()
@@ -203,10 +207,10 @@ impl Commit<'_> {
 
         let mut again = 0;
         loop {
-            let (lease, leased) = self.lease()?;
+            let leased = self.lease()?;
             self.txn.set(State::Leased)?;
             failpoint::pass("commit::leased")?;
-            match self.under_lease(lease, leased, &params, stored, seconds) {
+            match self.under_lease(leased, &params, stored, seconds) {
                 Err(CommitError::Publisher(error @ PublisherError::NotDone { .. }))
                     if again < AGAIN_MAX =>
                 {
@@ -309,13 +313,13 @@ impl Commit<'_> {
     /// Conflicts, catalogs, and the last steps; the lease ends when this returns.
     fn under_lease(
         &self,
-        lease: Box<dyn Lease + '_>,
-        leased: Instant,
+        leased: Leased<'_>,
         params: &Params,
         stored: StoredObjects,
         mut spent: Seconds,
     ) -> Result<Outcome, CommitError> {
         let now = self.now();
+        let lease = &leased.lease;
         let manifest = lease.head().manifest().clone();
         if let Some(tag) = &self.request.tag {
             lease.check_tag(tag)?;
@@ -361,19 +365,23 @@ impl Commit<'_> {
         let mut visible = Box::new(Visible::of(&revision, report, stored, &closed.catalogs));
         visible.whitelist_left = lease.head().whitelist().remaining(now).unwrap_or_default();
         visible.seconds = spent;
-        self.submit(lease, leased, &revision, visible, now)
+        self.submit(leased, &revision, visible, now)
     }
 
     fn submit(
         &self,
-        lease: Box<dyn Lease + '_>,
-        leased: Instant,
+        leased: Leased<'_>,
         revision: &NewRevision,
         mut visible: Box<Visible>,
         now: SystemTime,
     ) -> Result<Outcome, CommitError> {
         self.still_wanted()?;
         self.progress.step(Step::Submit, 0, 1);
+        let Leased {
+            lease,
+            since,
+            _holding,
+        } = leased;
         let submitted = lease.submit(revision.clone(), now, &mut |revision| {
             visible.stands_as(revision);
             self.txn.set(State::Submitted {
@@ -394,7 +402,7 @@ impl Commit<'_> {
             landed.ok_or(CommitError::from(error))
         })?;
         visible.stands_as(&submitted);
-        visible.seconds.lease_held = leased.elapsed().as_secs_f64();
+        visible.seconds.lease_held = since.elapsed().as_secs_f64();
         visible.seconds.total = self.begun.elapsed().as_secs_f64();
         self.progress.step(Step::Submit, 1, 1);
         failpoint::pass("commit::visible")?;

@@ -1,6 +1,7 @@
 //! The durable state of one commit.
 //!
 //! ```text
+//! TXN/              made when it begins, synced; gone when it is over
 //! TXN/state.json    the record below, replaced as a whole, synced
 //! TXN/objects       names of all objects that go into the storage, a line each, synced before they do
 //! TXN/new           one of these two in the making
@@ -132,6 +133,8 @@ impl Txn {
         let work = dir.join(WORK_DIR);
         clear(dir)?;
         fs::create_dir_all(&work).map_err(io_error("create", &work))?;
+        // without its directory the record would be lost
+        sync_dir(dir.parent().unwrap_or(dir))?;
         let txn = Self {
             dir: dir.to_path_buf(),
             repo: repo.to_owned(),
@@ -275,6 +278,8 @@ pub fn clear(dir: &Path) -> Result<(), TxnError> {
             Err(source) => return Err(io_error("remove", &path)(source)),
         }
     }
+    // an empty one that a power loss brings back tells nothing
+    let _ = fs::remove_dir(dir);
     Ok(())
 }
 

@@ -21,5 +21,6 @@ mod resign;
 mod rmfs;
 mod rollback;
 mod scale;
+mod side_by_side;
 mod tags;
 mod virtual_dir;

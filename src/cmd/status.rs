@@ -64,7 +64,14 @@ fn describe_repo(out: &mut String, repo: &RepoStatus) {
             let _ = writeln!(out, "  revision {published}");
         }
         (Some(published), Some(base)) => {
-            let _ = writeln!(out, "  revision {published}; staged over revision {base}");
+            let behind = match published.saturating_sub(base) {
+                0 => String::new(),
+                n => format!(", {n} behind"),
+            };
+            let _ = writeln!(
+                out,
+                "  revision {published}; staged over revision {base}{behind}"
+            );
         }
         _ => out.push('\n'),
     }
@@ -96,10 +103,12 @@ fn describe_repo(out: &mut String, repo: &RepoStatus) {
         let files = plural(repo.unsealed_files, "file", "files");
         let _ = writeln!(out, "  unsealed  {files}, {}", bytes(repo.unsealed_bytes));
     }
-    if let Some(commit) = &repo.commit {
+    for commit in &repo.commits {
+        let paths: Vec<String> = commit.paths.iter().map(ToString::to_string).collect();
         let _ = writeln!(
             out,
-            "  commit    {}, for {:.0} s",
+            "  commit    of {}: {}, for {:.0} s",
+            paths.join(", "),
             title(commit.step),
             commit.seconds
         );

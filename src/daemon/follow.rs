@@ -32,8 +32,8 @@ fn follow(engine: &Weak<Engine>) {
         };
         for repo in engine.open_repos() {
             let pinned = engine.settings().repository(repo.name()).refresh == Refresh::Pinned;
-            // whoever has its turn moves the base itself
-            let Some(_turn) = repo.turn.take_if_free() else {
+            // whoever publishes moves the base itself
+            let Some(_all) = repo.claims.take_all_if_free() else {
                 continue;
             };
             if pinned || !repo.stage.frozen().is_empty() {

@@ -159,10 +159,13 @@ impl Engine {
         storage_answers: bool,
         status: &mut RepoStatus,
     ) -> bool {
-        status.commit = repo.under_way().map(|(step, since)| reply::UnderWay {
-            step,
-            seconds: since.as_secs_f64(),
+        let under_way = repo.commits.seen().into_iter();
+        let under_way = under_way.map(|seen| reply::UnderWay {
+            paths: texts(&seen.paths),
+            step: seen.step,
+            seconds: seen.lasts.as_secs_f64(),
         });
+        status.commits = under_way.collect();
         let (so_far, looked_at) = (status.clone(), Arc::clone(repo));
         let seen = self
             .looks

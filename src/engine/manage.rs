@@ -73,7 +73,7 @@ impl Engine {
         rmfs::refuse_foreign(&home)?;
         let open = self.open_repos().into_iter().find(|r| r.name() == name);
         // whoever publishes right now may finish first
-        let _turn = open.as_ref().map(|repo| repo.turn.take_at_last());
+        let _all = open.as_ref().map(|repo| repo.claims.take_all_at_last());
         if let Some(repo) = &open {
             let files = repo.stage.summary().open_files;
             if !files.is_empty() {
@@ -146,7 +146,7 @@ impl Engine {
             .open_repos()
             .into_iter()
             .find(|r| r.name() == args.repo);
-        let _turn = open.as_ref().map(|repo| repo.turn.take_at_last());
+        let _all = open.as_ref().map(|repo| repo.claims.take_all_at_last());
         let target = match args.tag.as_str() {
             "trunk-previous" => None,
             tag => Some(tag),

@@ -63,6 +63,15 @@ impl Published {
         self.publisher.as_ref()
     }
 
+    /// Who publishes it, for a commit that may go on beside others.
+    #[must_use]
+    pub fn for_a_commit(&self) -> Arc<dyn Publisher> {
+        match &self.gateway {
+            Some(gateway) => Arc::new(gateway.beside()),
+            None => Arc::clone(&self.publisher),
+        }
+    }
+
     /// The publisher, if it signs the repository itself: what `verb` does needs its keys.
     ///
     /// # Errors

@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
-use commit::RepoHome;
+use commit::{Queue, RepoHome};
 use formats::Hash;
 use fsimpl::seal::{SealParams, Sealer};
 use fsimpl::{FLUSH_AFTER, Space, Stage, StageConfig, StageParams};
 use parking_lot::Mutex;
 
+use super::claims::Claims;
+use super::commits::Commits;
 use super::health::Looked;
 use super::published::Published;
 use super::turn::Turn;
 use crate::access::WriteRules;
-use crate::api::Step;
 use crate::clock;
 use crate::config::Settings;
 use crate::report::{Context, Result};
@@ -27,31 +28,17 @@ pub struct Repo {
     /// What is staged.
     pub stage: Arc<Stage>,
     /// Held by whoever publishes, rolls back or aborts.
+    pub claims: Claims,
+    /// Held by whoever makes a snapshot.
     pub turn: Turn,
-    /// Where a commit keeps its state.
-    pub txn_dir: PathBuf,
+    /// Who waits for the publisher.
+    pub queue: Arc<Queue>,
+    /// The commits that are under way.
+    pub commits: Commits,
+    /// Where commits keep their state, each below the number of its snapshot.
+    txn_root: PathBuf,
     /// What `status` last saw of the catalogs.
     pub(super) looked: Mutex<Option<Looked>>,
-    /// What the commit under way is doing, and since when it is under way.
-    under_way: Mutex<Option<(Step, Instant)>>,
-}
-
-/// A commit, for as long as it is under way.
-pub struct UnderWay<'r>(&'r Repo);
-
-impl UnderWay<'_> {
-    /// It has come to this step.
-    pub fn at(&self, step: Step) {
-        if let Some((at, _)) = &mut *self.0.under_way.lock() {
-            *at = step;
-        }
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        *self.0.under_way.lock() = None;
-    }
 }
 
 impl Repo {
@@ -106,16 +93,18 @@ impl Repo {
             boot_id: clock::boot_id(),
         };
         let stage = Stage::open(config, progress)?;
-        let txn_dir = state.txn(&name);
-        crate::state::make_dir(&txn_dir)
-            .context(format_args!("cannot make {}", txn_dir.display()))?;
+        let txn_root = state.txn(&name);
+        crate::state::make_dir(&txn_root)
+            .context(format_args!("cannot make {}", txn_root.display()))?;
         let repo = Self {
             published,
             stage,
+            claims: Claims::default(),
             turn: Turn::default(),
-            txn_dir,
+            queue: Arc::default(),
+            commits: Commits::default(),
+            txn_root,
             looked: Mutex::default(),
-            under_way: Mutex::new(None),
         };
         if head.is_ok()
             && repo.stage.frozen().is_empty()
@@ -132,18 +121,28 @@ impl Repo {
         &self.published.name
     }
 
-    /// Says that a commit is under way.
+    /// Where the commit of a snapshot keeps its state.
     #[must_use]
-    pub fn begin(&self) -> UnderWay<'_> {
-        *self.under_way.lock() = Some((Step::Recover, Instant::now()));
-        UnderWay(self)
+    pub fn txn_dir(&self, snapshot: u64) -> PathBuf {
+        self.txn_root.join(snapshot.to_string())
     }
 
-    /// What the commit under way is doing, and for how long it has been under way.
-    #[must_use]
-    pub fn under_way(&self) -> Option<(Step, Duration)> {
-        let under_way = *self.under_way.lock();
-        under_way.map(|(step, since)| (step, since.elapsed()))
+    /// Where commits that are not under way have left their state.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn txns(&self) -> Result<Vec<PathBuf>> {
+        let unreadable = || format!("cannot read {}", self.txn_root.display());
+        let mut left = Vec::new();
+        for entry in std::fs::read_dir(&self.txn_root).context(unreadable())? {
+            let entry = entry.context(unreadable())?;
+            let name = entry.file_name();
+            let snapshot = name.to_str().and_then(|name| name.parse().ok());
+            if snapshot.is_some_and(|snapshot| !self.commits.have(snapshot)) {
+                left.push(entry.path());
+            }
+        }
+        Ok(left)
     }
 
     /// Lets unstaged paths follow a published revision.

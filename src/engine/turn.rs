@@ -1,4 +1,4 @@
-//! The turn of a repository: one commit, rollback or abort at a time.
+//! The turn of a repository: one snapshot is made at a time.
 //!
 //! Whoever merely waits for files to be closed passes it on to those who have something to do: a
 //! commit of one path is not held up by a writer below another.
@@ -25,19 +25,6 @@ impl Turn {
         let taken = self.lock.try_lock_for(within);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         taken
-    }
-
-    /// Waits for the turn, however long that takes.
-    pub fn take_at_last(&self) -> Taken<'_> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let taken = self.lock.lock();
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
-        taken
-    }
-
-    /// The turn, if it is nobody's.
-    pub fn take_if_free(&self) -> Option<Taken<'_>> {
-        self.lock.try_lock()
     }
 
     /// True if somebody waits for it.

@@ -137,7 +137,7 @@ impl Real {
         configure_gateway(dir.path(), &key, [address.port(), free().port()]);
         let log = fs::File::create(at("log")).unwrap();
         let gateway = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c", START])
+            .args(["--mount", "--propagation", "slave", "sh", "-c", START])
             .arg(dir.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

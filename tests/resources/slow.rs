@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::world::{Guard, World, stage, storage, wait_for};
 use crate::support::layer::Tree;
-use crate::support::layer::faults::{Call, Fault, Harm};
+use crate::support::layer::faults::{Call, Fault, Harm, Times};
 use crate::support::script::{Excuse, Run, prepare};
 use crate::support::{REPO, Sandbox, can_mount, skip_unless, write};
 
@@ -52,10 +52,10 @@ fn a_storage_that_hangs_holds_up_commits_alone() {
     assert_eq!(fs::read(root.join("d/staged")).unwrap(), b"staged");
     assert_eq!(fs::read(root.join("d/later still")).unwrap(), b"later");
     let status = world.sandbox.json(["status", REPO]);
-    let under_way = &status["repositories"][0]["commit"];
+    let under_way = &status["repositories"][0]["commits"][0];
     assert_eq!(under_way["step"], "store", "{status}");
     let text = world.sandbox.ok(["status", REPO]);
-    assert!(text.contains("commit    storing, for"), "{text}");
+    assert!(text.contains("commit    of /: storing, for"), "{text}");
     // who comes next is not held up
     let busy = world.sandbox.fails(4, ["commit", REPO, "--wait", "0"]);
     assert!(busy.contains("another commit"), "{busy}");
@@ -76,10 +76,74 @@ fn a_storage_that_hangs_holds_up_commits_alone() {
     assert!(commit.wait().unwrap().success());
     let status = world.sandbox.json(["status", REPO]);
     assert_eq!(status["repositories"][0]["errors"], serde_json::json!([]));
-    assert_eq!(status["repositories"][0]["commit"], serde_json::Value::Null);
+    assert_eq!(status["repositories"][0]["commits"], serde_json::json!([]));
     assert_eq!(status["repositories"][0]["staged"]["added"], 2, "{status}");
     world.sandbox.ok(["commit", REPO]);
     world.sandbox.check();
+    drop(guard);
+    world.end();
+}
+
+/// A commit whose storage hangs holds up those alone that have to do with its paths.
+#[test]
+fn commits_of_other_paths_go_on_beside_one_that_hangs() {
+    let Some(world) = mounted() else {
+        return;
+    };
+    let guard = Guard::over(&world);
+    let (sandbox, root) = (&world.sandbox, world.sandbox.root());
+    write(&root.join("a/old"), b"moved away later");
+    write(&root.join("b/in"), b"b");
+    sandbox.ok(["commit", REPO]);
+    write(&root.join("a/new"), b"a");
+    fs::rename(root.join("a/old"), root.join("a/renamed")).unwrap();
+    fs::create_dir(root.join("c")).unwrap();
+    fs::rename(root.join("b"), root.join("c/b")).unwrap();
+    write(&root.join("d/new"), b"d");
+    sandbox.ok(["status", "--wait"]);
+
+    let faults = world.faults();
+    let one = Fault::lasting(
+        &[Call::Rename, Call::Link],
+        storage().join("data"),
+        Harm::Hangs,
+    );
+    faults.add(Fault {
+        times: Times::Once,
+        ..one
+    });
+    let at = |path: &str| format!("{REPO}{path}");
+    let mut hangs = begin(&world, &["commit", &at("/a"), &at("/b"), "--wait", "60"]);
+    wait_for("the commit to hang", || faults.hanging() > 0);
+    // beside it: another path, what was staged since in that, the removal of it
+    let beside = sandbox.json(["commit", &at("/d")]);
+    assert_eq!(beside["files"], 1, "{beside}");
+    fs::write(root.join("d/new"), b"d once more").unwrap();
+    sandbox.ok(["commit", &at("/d")]);
+    // what overlaps waits, and what was moved out of it
+    for path in ["", "/a/new", "/c"] {
+        let busy = sandbox.fails(4, ["commit", &at(path), "--wait", "0"]);
+        assert!(!busy.is_empty(), "{path}: {busy}");
+    }
+    let status = sandbox.json(["status", REPO]);
+    let commits = &status["repositories"][0]["commits"];
+    assert_eq!(commits.as_array().unwrap().len(), 1, "{status}");
+    assert_eq!(commits[0]["paths"], serde_json::json!(["/a", "/b"]));
+    write(&root.join("a/new"), b"a once more");
+    assert!(hangs.try_wait().unwrap().is_none(), "it hangs still");
+
+    faults.clear();
+    assert!(hangs.wait().unwrap().success());
+    let status = sandbox.json(["status", REPO, "--wait"]);
+    // the new place of what was moved, the directory it is in, and what was written since
+    assert_eq!(
+        status["repositories"][0]["staged"]["modified"], 1,
+        "{status}"
+    );
+    sandbox.ok(["commit", REPO]);
+    assert_eq!(fs::read(root.join("c/b/in")).unwrap(), b"b");
+    assert_eq!(fs::read(root.join("a/new")).unwrap(), b"a once more");
+    sandbox.check();
     drop(guard);
     world.end();
 }

@@ -11,6 +11,7 @@ use formats::path::RepoPath;
 use serde::{Deserialize, Serialize};
 use store::ObjectStore;
 
+use super::Queue;
 use crate::catalogs::{NewCatalog, Report};
 use crate::objects::StoredObjects;
 use crate::policy::DroppedXattr;
@@ -33,6 +34,10 @@ pub struct Request {
     pub allow_empty: bool,
     /// What to do about paths that another publisher changed as well.
     pub on_conflict: OnConflict,
+    /// The commits of this process beside which it goes on.
+    pub queue: Arc<Queue>,
+    /// How long to wait where one of those is in the way.
+    pub turn: Duration,
     /// How long to wait where another publisher is at work.
     pub patience: Duration,
     /// Set when nobody wants the commit any more: it ends before its last step, with its leases.

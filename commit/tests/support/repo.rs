@@ -179,6 +179,8 @@ impl Repo {
             message: String::new(),
             allow_empty: false,
             on_conflict: OnConflict::Fail,
+            queue: Arc::default(),
+            turn: Duration::ZERO,
             patience: Duration::ZERO,
             called_off: Arc::default(),
             boot_id: BOOT.to_owned(),

@@ -43,8 +43,8 @@ pub struct RepoStatus {
     pub unsealed_bytes: u64,
     /// Files open for writing.
     pub open_files: Vec<OpenFile>,
-    /// The commit that is under way.
-    pub commit: Option<UnderWay>,
+    /// The commits that are under way, the oldest first.
+    pub commits: Vec<UnderWay>,
     /// What is wrong: files that cannot be sealed, a repository that cannot be read, a full disk,
     /// limits because of which a commit will be refused.
     pub errors: Vec<Trouble>,
@@ -57,8 +57,10 @@ pub struct RepoStatus {
 }
 
 /// A commit that is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnderWay {
+    /// Of which paths.
+    pub paths: Vec<PathText>,
     /// What it is doing.
     pub step: Step,
     /// For how long it has been under way.

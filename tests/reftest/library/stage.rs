@@ -122,6 +122,8 @@ impl World {
             message: String::new(),
             allow_empty: false,
             on_conflict: OnConflict::Fail,
+            queue: Arc::default(),
+            turn: std::time::Duration::ZERO,
             patience: std::time::Duration::ZERO,
             called_off: Arc::default(),
             boot_id: BOOT.to_owned(),

@@ -1,0 +1,109 @@
+//! What becomes of a commit in the end: its snapshot is retired, or thawed.
+
+use std::sync::Arc;
+
+use commit::{CommitError, Resumed, Visible, txn};
+use formats::Hash;
+use store::failpoint;
+
+use crate::clock;
+use crate::engine::commits::UnderWay;
+use crate::engine::repo::Repo;
+use crate::report::{Context, Failure, Result};
+
+/// A commit that failed at its very last step may be visible all the same: the world is asked.
+pub(super) fn after_failure(
+    repo: &Repo,
+    (snapshot, under_way): (u64, &UnderWay<'_>),
+    error: CommitError,
+) -> Result<Box<Visible>> {
+    let publisher = repo.published.publisher();
+    let txn_dir = repo.txn_dir(snapshot);
+    match commit::resume(&txn_dir, publisher, clock::wall(), &clock::boot_id()) {
+        Ok(Resumed::Done { visible, .. }) => {
+            tracing::warn!("{}: the commit reported {error}, and is visible", repo.name());
+            under_way.landed(visible.revision);
+            retire(repo, snapshot, &visible)?;
+            Ok(visible)
+        }
+        Ok(Resumed::NotDone { .. } | Resumed::None) => {
+            repo.stage.thaw(snapshot)?;
+            Err(error.into())
+        }
+        Err(unknown) => Err(Failure::from(error).hint_if_none(format!(
+            "whether it became visible cannot be found out now ({unknown}); the next commit or mount finds out"
+        ))),
+    }
+}
+
+/// The snapshot is published: what is still equal to it is not staged any more.
+pub(super) fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()> {
+    failpoint::pass("hook::visible")?;
+    retire_into(repo, snapshot, &visible.root_hash).map_err(|failure| {
+        failure.while_doing(format!(
+            "revision {} of {} is published, but its changes are still staged",
+            visible.revision,
+            repo.name()
+        ))
+    })?;
+    repo.stage.wait_told();
+    failpoint::pass("hook::retired")?;
+    txn::clear(&repo.txn_dir(snapshot))?;
+    Ok(())
+}
+
+/// Retires a snapshot that is in the revision with this root catalog, or in a later one that the
+/// stage knows already.
+pub(super) fn retire_into(repo: &Repo, snapshot: u64, root: &Hash) -> Result<()> {
+    let base = repo.stage.base_root();
+    let number = |root: &Hash| -> Result<u64> {
+        let revision = repo.published.repository().revision(root)?;
+        let root = Arc::clone(revision.root_catalog());
+        root.with(|catalog| Ok(catalog.revision()))
+            .context("cannot read a root catalog")
+    };
+    // an interrupted commit may be settled after one that was built upon it: a stage never goes back
+    let is_later = base != *root && number(&base)? > number(root)?;
+    let root = if is_later { &base } else { root };
+    Ok(repo.stage.retire(snapshot, root)?)
+}
+
+/// Settles commits that were interrupted: done, or not done. Those that are under way are left alone.
+///
+/// # Errors
+/// When that cannot be found out, or the stage does not take it.
+pub fn resume(repo: &Repo) -> Result<()> {
+    let publisher = repo.published.publisher();
+    let mut done = Vec::new();
+    for txn in repo.txns()? {
+        match commit::resume(&txn, publisher, clock::wall(), &clock::boot_id())? {
+            Resumed::None => {}
+            Resumed::Done { snapshot, visible } => done.push((visible, snapshot, txn)),
+            Resumed::NotDone { .. } => {
+                tracing::info!(
+                    "{}: an interrupted commit was not done; its changes are staged",
+                    repo.name()
+                );
+            }
+        }
+    }
+    done.sort_by_key(|(visible, ..)| visible.revision);
+    for (visible, snapshot, txn) in done {
+        tracing::info!(
+            "{}: an interrupted commit is visible as revision {}",
+            repo.name(),
+            visible.revision
+        );
+        if repo.stage.frozen().contains(&snapshot) {
+            retire(repo, snapshot, &visible)?;
+        } else {
+            txn::clear(&txn)?;
+        }
+    }
+    for id in repo.stage.frozen() {
+        if !repo.commits.have(id) {
+            repo.stage.thaw(id)?;
+        }
+    }
+    Ok(())
+}
