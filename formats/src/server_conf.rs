@@ -460,7 +460,12 @@ impl ServerConf {
     }
 
     /// A decimal number times `unit`.
-    fn scaled(&self, key: &str, default: u64, unit: u64) -> Result<u64, ServerConfError> {
+    pub(crate) fn scaled(
+        &self,
+        key: &str,
+        default: u64,
+        unit: u64,
+    ) -> Result<u64, ServerConfError> {
         let number = match self.value(key)? {
             None => default,
             Some(text) if text.starts_with('+') => return Err(self.bad(key, "a number")),
@@ -471,7 +476,7 @@ impl ServerConf {
             .ok_or_else(|| self.bad(key, "a number in range"))
     }
 
-    fn bad(&self, key: &str, expected: &'static str) -> ServerConfError {
+    pub(crate) fn bad(&self, key: &str, expected: &'static str) -> ServerConfError {
         let setting = self.settings.get(key);
         ServerConfError::BadValue {
             key: key.to_owned(),
