@@ -23,6 +23,7 @@ use crate::report::{Context, Result};
 use crate::repositories;
 use crate::state::{DaemonInfo, Lock, State};
 
+pub mod front;
 mod gateway;
 mod health;
 mod look;

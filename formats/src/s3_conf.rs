@@ -201,6 +201,60 @@ impl S3Conf {
         let scheme = if self.https { "https" } else { "http" };
         format!("{scheme}://{}", self.host)
     }
+
+    /// Where everybody reads what is below `alias`, if everybody may [CVMFS
+    /// `s3fanout.h:MkUrl`].
+    #[must_use]
+    pub fn url(&self, alias: &str) -> String {
+        let Self { host, bucket, .. } = self;
+        let scheme = if self.https { "https" } else { "http" };
+        match self.dns_buckets {
+            true => format!("{scheme}://{bucket}.{host}/{alias}"),
+            false => format!("{scheme}://{host}/{bucket}/{alias}"),
+        }
+    }
+
+    /// A file that says which bucket this is and leaves the rest to its defaults: no key, for one.
+    ///
+    /// # Errors
+    /// What cannot be written in such a file.
+    pub fn render_place(&self) -> Result<String, S3ConfError> {
+        let mut conf = ServerConf::default();
+        let switch = |on: bool| if on { "true" } else { "false" };
+        for (key, value) in [
+            ("CVMFS_S3_HOST", self.host.as_str()),
+            ("CVMFS_S3_USE_HTTPS", switch(self.https)),
+            ("CVMFS_S3_BUCKET", &self.bucket),
+            ("CVMFS_S3_DNS_BUCKETS", switch(self.dns_buckets)),
+            (
+                "CVMFS_S3_REGION",
+                self.region.as_deref().unwrap_or_default(),
+            ),
+        ] {
+            conf.set(key, value)?;
+        }
+        Ok(conf.render())
+    }
+
+    /// The same bucket with everything else as it is by default, which is what
+    /// [`S3Conf::render_place`] writes.
+    #[must_use]
+    pub fn of_place(host: String, https: bool, bucket: String, region: Option<String>) -> Self {
+        Self {
+            host,
+            https,
+            bucket,
+            dns_buckets: true,
+            key: None,
+            region,
+            timeout_seconds: DEFAULT_TIMEOUT_SECONDS,
+            retries: DEFAULT_RETRIES as u32,
+            connections: DEFAULT_CONNECTIONS as usize,
+            peek: true,
+            acl: CannedAcl::default(),
+            proxy: None,
+        }
+    }
 }
 
 /// Azure is refused by name. Which of Amazon's signatures is meant makes no difference: there is
@@ -442,6 +496,22 @@ mod tests {
         assert!(!error.contains("tell-nobody"), "{error}");
         let error = with("CVMFS_S3_ACCESS_KEY=id\n").unwrap_err().to_string();
         assert!(error.contains("CVMFS_S3_SECRET_KEY is not"), "{error}");
+    }
+
+    #[test]
+    fn where_it_is_read_and_written_down() {
+        let conf = with("CVMFS_S3_PORT=9000\n").unwrap();
+        assert_eq!(conf.url("a/b"), "http://software.s3.example.org:9000/a/b");
+        let conf = with("CVMFS_S3_DNS_BUCKETS=false\nCVMFS_S3_USE_HTTPS=on\n").unwrap();
+        assert_eq!(conf.url("a"), "https://s3.example.org/software/a");
+        let region = Some("eu-west-1".to_owned());
+        let place = S3Conf::of_place("s3.org:9000".into(), true, "b".into(), region);
+        let written = place.render_place().unwrap();
+        assert_eq!(S3Conf::parse(written.as_bytes()), Ok(place));
+        assert_eq!(
+            S3Conf::parse(conf.render_place().unwrap().as_bytes()),
+            Ok(conf)
+        );
     }
 
     #[test]

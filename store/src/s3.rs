@@ -18,11 +18,13 @@
 
 mod body;
 mod bucket;
+mod config;
 mod connector;
 mod error;
 mod known;
 mod pace;
 mod spool;
+mod upkeep;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -34,6 +36,7 @@ use formats::{ObjectName, S3Conf};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 
+pub use config::standard_bucket;
 pub use error::S3Error;
 
 use crate::error::{Result, StoreError};
@@ -325,7 +328,8 @@ impl ObjectStore for S3Store {
         for (name, bytes) in trusted {
             let file = name.storage_path();
             if self.0.bucket.head(&file)? != Some(bytes) {
-                self.0.known.remove(&name);
+                // there may be more, and the next attempt has to ask for each
+                self.0.known.clear();
                 return Err(self.0.untrue(&file, "it is not there"));
             }
         }

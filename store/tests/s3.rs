@@ -10,7 +10,7 @@ use store::{
     verify,
 };
 
-use crate::support::s3::{BUCKET, KEY, S3Server, SECRET};
+use crate::support::s3::{BUCKET, DOMAIN, KEY, S3Server, SECRET};
 use crate::support::s3_proxy::{Fault, S3Proxy, Seen};
 use crate::support::{chain, list, name_of, noise, shared};
 
@@ -359,9 +359,9 @@ fn what_was_taken_on_trust_is_looked_for_before_anything_refers_to_it() {
     let many: Vec<_> = (0..SAMPLE).map(|n| noise(n + 1, 100)).collect();
     put(&site.store, &name_of(&many[0]), &many[0]).unwrap();
     site.store.sync().unwrap();
-    // the second is lost, and nobody notices
+    // two are lost, and nobody notices
     site.proxy.take_seen();
-    site.proxy.fail("PUT", "data/", 1, Fault::Lie);
+    site.proxy.fail("PUT", "data/", 2, Fault::Lie);
     for bytes in &many[1..] {
         put(&site.store, &name_of(bytes), bytes).unwrap();
     }
@@ -413,6 +413,26 @@ fn without_a_peek_it_is_sent_at_once() {
         seen.iter().map(|seen| &*seen.method).collect::<Vec<_>>(),
         ["PUT"]
     );
+}
+
+/// The bucket as part of the host's name, which only a proxy can resolve here.
+#[test]
+fn buckets_with_names_of_their_own_behind_a_proxy() {
+    let site = Site::new();
+    let proxy = format!("CVMFS_S3_PROXY=http://127.0.0.1:{}\n", site.proxy.port);
+    let conf = format!(
+        "CVMFS_S3_HOST={DOMAIN}\nCVMFS_S3_BUCKET={BUCKET}\nCVMFS_S3_ACCESS_KEY={KEY}\nCVMFS_S3_SECRET_KEY={SECRET}\n{proxy}"
+    );
+    let store = open(&conf, site.dir.path());
+    let (name, bytes) = samples().pop().unwrap();
+    put(&store, &name, &bytes).unwrap();
+    let seen = site.proxy.take_seen();
+    let host = format!("{BUCKET}.{DOMAIN}");
+    assert!(
+        seen.iter().all(|seen| seen.header("host") == Some(&host)),
+        "{seen:?}"
+    );
+    assert_eq!(verify(&site.truth(), &name).unwrap(), bytes.len() as u64);
 }
 
 /// A file of this machine is sent as it is.

@@ -1,4 +1,4 @@
-//! Requests to one bucket: the only file that speaks S3.
+//! Requests to one bucket.
 //!
 //! Each is made again a bounded number of times where that may help, at most so many at once as the
 //! configuration says. Answers that nothing is there are none of its errors. It knows nothing of
@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation,
-    ResponseChecksumValidation, StalledStreamProtectionConfig, retry::RetryConfig,
-    timeout::TimeoutConfig,
+    RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
+    retry::RetryConfig, timeout::TimeoutConfig,
 };
 use aws_sdk_s3::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::types::ObjectCannedAcl;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use formats::s3_conf::{DEFAULT_REGION, S3Conf};
+use formats::s3_conf::S3Conf;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
+use super::config::{behavior, credentials};
 use super::connector::Connector;
 use super::error::{Asked, S3Error, Verdict, judge};
 use super::pace::{Brake, backoff};
@@ -72,10 +72,10 @@ impl Served {
 pub(super) struct Bucket {
     /// Until the end.
     runtime: Option<Runtime>,
-    client: Client,
-    conf: S3Conf,
+    pub(super) client: Client,
+    pub(super) conf: S3Conf,
     /// Before each file; ends in a slash.
-    prefix: String,
+    pub(super) prefix: String,
     permits: Semaphore,
     brake: Brake,
 }
@@ -163,7 +163,7 @@ impl Bucket {
     }
 
     /// Makes a request until it is answered; nothing where nothing is there.
-    fn ask<T, E, F>(
+    pub fn ask<T, E, F>(
         &self,
         verb: &'static str,
         file: &str,
@@ -339,29 +339,4 @@ impl Drop for Bucket {
             runtime.shutdown_background();
         }
     }
-}
-
-/// Fixed, so that a newer library changes nothing by itself.
-fn behavior() -> BehaviorVersion {
-    BehaviorVersion::v2026_01_12()
-}
-
-/// The configuration's own key, or wherever AWS's tools find theirs; and the region.
-async fn credentials(conf: &S3Conf, connector: &Connector) -> Builder {
-    let region = conf.region.clone().map(Region::new);
-    let default = Region::from_static(DEFAULT_REGION);
-    if let Some(key) = &conf.key {
-        let key = Credentials::new(&key.id, &key.secret, None, None, "s3.conf");
-        let builder = Builder::new().credentials_provider(key);
-        return builder.region(region.unwrap_or(default));
-    }
-    let loader = aws_config::defaults(behavior()).http_client(connector.clone());
-    let found = match region.clone() {
-        Some(region) => loader.region(region).load().await,
-        None => loader.load().await,
-    };
-    let region = region
-        .or_else(|| found.region().cloned())
-        .unwrap_or(default);
-    Builder::from(&found).region(region)
 }

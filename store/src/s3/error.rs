@@ -244,7 +244,7 @@ where
         // the rest: time-outs of the server, bytes that were damaged on the way
         _ => {
             let passes = status >= 500
-                || matches!(status, 408 | 409 | 200..=299)
+                || matches!(status, 408 | 200..=299)
                 || matches!(
                     &*code,
                     "BadDigest" | "IncompleteBody" | "RequestTimeout" | "XAmzContentSHA256Mismatch"

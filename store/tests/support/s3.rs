@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::SimpleAuth;
+use s3s::host::{S3Host, VirtualHost};
 use s3s::service::S3ServiceBuilder;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -17,6 +18,8 @@ use tokio::runtime::Runtime;
 pub const KEY: &str = "prepub-tests";
 pub const SECRET: &str = "nobody-is-to-see-this-secret";
 pub const BUCKET: &str = "software";
+/// Below this domain each bucket has a name of its own; nobody resolves it.
+pub const DOMAIN: &str = "s3.test";
 
 /// Serves until it is stopped or dropped.
 pub struct S3Server {
@@ -67,6 +70,7 @@ impl S3Server {
         let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(&self.root).unwrap());
         service.set_auth(SimpleAuth::from_single(KEY, SECRET));
         service.set_access(Readable(Arc::clone(&self.is_public)));
+        service.set_host(Named);
         let service = service.build();
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -95,6 +99,23 @@ impl S3Server {
 impl Drop for S3Server {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// `BUCKET.s3.test` is a bucket's own name; all others have the bucket in the path.
+struct Named;
+
+impl S3Host for Named {
+    fn parse_host_header<'h>(&'h self, host: &'h str) -> s3s::S3Result<VirtualHost<'h>> {
+        Ok(
+            match host
+                .strip_suffix(DOMAIN)
+                .and_then(|bucket| bucket.strip_suffix('.'))
+            {
+                Some(bucket) => VirtualHost::new(DOMAIN).with_bucket(bucket),
+                None => VirtualHost::new(host),
+            },
+        )
     }
 }
 

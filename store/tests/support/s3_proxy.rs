@@ -34,7 +34,7 @@ struct Rule {
     fits: (&'static str, String),
     /// How many it is still for.
     times: usize,
-    fault: Fault,
+    fault: Option<Fault>,
 }
 
 /// A request that came.
@@ -99,7 +99,16 @@ impl S3Proxy {
         self.state.rules.lock().unwrap().push(Rule {
             fits: (method, path.into()),
             times,
-            fault,
+            fault: Some(fault),
+        });
+    }
+
+    /// So many of these go as they are, before what is said later.
+    pub fn pass(&self, method: &'static str, path: impl Into<String>, times: usize) {
+        self.state.rules.lock().unwrap().push(Rule {
+            fits: (method, path.into()),
+            times,
+            fault: None,
         });
     }
 
@@ -164,7 +173,7 @@ impl State {
             rule.times > 0 && rule.fits.0 == seen.method && seen.path.contains(&rule.fits.1)
         })?;
         rule.times -= 1;
-        Some(rule.fault)
+        rule.fault
     }
 
     /// None: the connection is to be closed.
