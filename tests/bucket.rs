@@ -4,8 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use commit::RepoHome;
 use store::{HttpOptions, HttpStore, ObjectStore};
 
+use crate::support::gateway::Gateway;
+use crate::support::gateway::auth::Key;
 use crate::support::s3::{BUCKET, KEY, S3Server, SECRET};
 use crate::support::s3_proxy::{Fault, S3Proxy};
 use crate::support::{REPO, Sandbox, can_mount, skip_unless, write};
@@ -187,6 +190,59 @@ fn killed_while_it_sends() {
             "{step}"
         );
     }
+}
+
+/// A gateway whose storage is a bucket: objects go there past the gateway, before the lease.
+#[test]
+fn through_a_gateway_into_its_bucket() {
+    if skip_unless(can_mount(), "/dev/fuse") {
+        return;
+    }
+    let site = Site::new();
+    // the gateway's machine reaches the server itself, so what passes the proxy is the publisher's
+    let theirs = Sandbox::new();
+    let conf = theirs.dir.path().join("s3.conf");
+    fs::write(&conf, site.server.conf("")).unwrap();
+    let mut mkfs = theirs.command(["mkfs", REPO, "--storage", "s3://software/sub/repo"]);
+    let made = mkfs.arg("--s3-config").arg(&conf).output().unwrap();
+    assert!(made.status.success(), "{}", said(&made));
+    let home = RepoHome::embedded(&theirs.state(), REPO).unwrap();
+    let key = Key {
+        id: "key1".into(),
+        secret: "secret1".into(),
+        path: "/".into(),
+    };
+    let gateway = Gateway::start(home.clone(), vec![key]);
+
+    let mut ours = Sandbox::new();
+    // a state is there since its first repository
+    ours.ok(["mkfs", "other.example.org"]);
+    let keys = ours.state().join("keys");
+    fs::create_dir_all(ours.server_conf().parent().unwrap()).unwrap();
+    fs::copy(&home.conf_file, ours.server_conf()).unwrap();
+    let public = format!("{REPO}.pub");
+    fs::copy(home.keys_dir.join(&public), keys.join(&public)).unwrap();
+    fs::write(keys.join(format!("{REPO}.gw")), "plain_text key1 secret1\n").unwrap();
+    let dir = ours.dir.path().display();
+    ours.configure(&format!(
+        "[repository.\"{REPO}\"]\npublisher = \"gateway\"\n\
+         [repository.\"{REPO}\".gateway]\nurl = \"http://{}/api/v1\"\n\
+         stratum0 = \"http://127.0.0.1:{}/software/sub/repo\"\n\
+         storage = \"S3,{dir},sub/repo@{}\"\n",
+        gateway.address(),
+        site.server.port,
+        site.conf.display(),
+    ));
+    ours.mount();
+    write(&ours.root().join("n/file"), b"through a gateway");
+    site.proxy.take_seen();
+    assert_eq!(ours.json(["commit", REPO])["revision"], 2);
+    assert!(site.proxy.count("PUT") > 0, "it went another way");
+    assert_eq!(
+        fs::read(ours.root().join("n/file")).unwrap(),
+        b"through a gateway"
+    );
+    theirs.check();
 }
 
 #[test]

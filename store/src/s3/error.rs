@@ -182,6 +182,14 @@ pub(super) struct Asked<'a> {
     pub attempts: u32,
 }
 
+/// How stores say that no room is left, besides by 507.
+const FULL: [&str; 4] = [
+    "QuotaExceeded",
+    "InsufficientStorage",
+    "XMinioStorageFull",
+    "XMinioAdminBucketQuotaExceeded",
+];
+
 /// Sorts an error of the library.
 pub(super) fn judge<E>(asked: Asked<'_>, error: SdkError<E, HttpResponse>) -> Verdict
 where
@@ -222,14 +230,8 @@ where
             let region = region.unwrap_or_else(|| "it does not say which".into());
             Verdict::Final(S3Error::Region { what, region })
         }
-        (507, _)
-        | (
-            _,
-            "QuotaExceeded"
-            | "XMinioStorageFull"
-            | "XMinioAdminBucketQuotaExceeded"
-            | "InsufficientStorage",
-        ) => Verdict::Final(S3Error::Full { what, code }),
+        (507, _) => Verdict::Final(S3Error::Full { what, code }),
+        (_, full) if FULL.contains(&full) => Verdict::Final(S3Error::Full { what, code }),
         (401 | 403, _) => Verdict::Final(S3Error::Denied { what, key }),
         (429 | 503, _) | (_, "SlowDown" | "TooManyRequests" | "RequestLimitExceeded") => {
             Verdict::Throttled(
@@ -241,28 +243,34 @@ where
                 pause,
             )
         }
-        // the rest: time-outs of the server, bytes that were damaged on the way
         _ => {
-            let passes = status >= 500
-                || matches!(status, 408 | 200..=299)
-                || matches!(
-                    &*code,
-                    "BadDigest" | "IncompleteBody" | "RequestTimeout" | "XAmzContentSHA256Mismatch"
-                );
-            let error = S3Error::Answer {
+            let verdict = match may_pass(status, &code) {
+                true => Verdict::Passing,
+                false => Verdict::Final,
+            };
+            verdict(S3Error::Answer {
                 what,
                 status,
                 code,
                 message,
                 attempts,
-            };
-            if passes {
-                Verdict::Passing(error)
-            } else {
-                Verdict::Final(error)
-            }
+            })
         }
     }
+}
+
+/// Time-outs of the server, bytes that were damaged on the way, somebody at the same file.
+fn may_pass(status: u16, code: &str) -> bool {
+    status >= 500
+        || matches!(status, 408 | 200..=299)
+        || matches!(
+            code,
+            "BadDigest"
+                | "IncompleteBody"
+                | "OperationAborted"
+                | "RequestTimeout"
+                | "XAmzContentSHA256Mismatch"
+        )
 }
 
 /// There was no answer.
