@@ -15,6 +15,9 @@ mod path_text;
 pub mod reply;
 mod request;
 
+/// What the address of a bucket begins with.
+pub const BUCKET_SCHEME: &str = "s3://";
+
 pub use event::{Event, Progress, Step, Unit, Watch};
 pub use path_text::PathText;
 pub use request::{

@@ -267,9 +267,9 @@ pub struct GatewaySection {
     pub url: Option<String>,
     /// A file of the form `plain_text ID SECRET`; absent: NAME.gw beside the repository's public key.
     pub key: Option<PathBuf>,
-    /// The gateway's storage directory, where it can be written from here; absent: objects go through
-    /// the gateway.
-    pub storage: Option<PathBuf>,
+    /// The gateway's storage, where it can be written from here: a directory, or a value of
+    /// `CVMFS_UPSTREAM_STORAGE` (`S3,TMP,ALIAS@CONFIG`); absent: objects go through the gateway.
+    pub storage: Option<String>,
     /// The Stratum 0's URL; absent: what `CVMFS_STRATUM0` says.
     pub stratum0: Option<String>,
 }

@@ -25,6 +25,7 @@ use crate::state::{DaemonInfo, Lock, State};
 
 pub mod claims;
 pub mod commits;
+pub mod front;
 mod gateway;
 mod health;
 mod look;

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr)]
 
 mod beside;
+mod bucket;
 mod cli;
 mod clock;
 mod containers;

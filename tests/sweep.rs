@@ -83,6 +83,10 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
         "fsimpl/tests/failpoints.rs",
         &["fsimpl::journal_sync", "fsimpl::journal_full"],
     ),
+    (
+        "store/tests/s3.rs",
+        &["s3::put", "s3::write_root", "s3::wrote_root"],
+    ),
     // what a test decides of the machine, rather than a step that fails
     ("tests/clock.rs", &["clock"]),
     ("tests/doubt.rs", &["clock::boot_id"]),

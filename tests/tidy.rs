@@ -83,6 +83,7 @@ fn one_file_speaks_each_protocol() {
         // the second is a filesystem for tests, which is no part of the program
         ("fuser::", &["fsimpl/src/fuse", "tests/support/layer"][..]),
         ("flate2::", &["formats/src/compress"]),
+        ("aws_sdk_s3::", &["store/src/s3"]),
     ] {
         for room in [
             "src",

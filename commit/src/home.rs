@@ -6,7 +6,7 @@
 //! keys/REPO.{masterkey,key,crt,pub}                /etc/cvmfs/keys/REPO.{masterkey,key,crt,pub}
 //! spool/REPO/reflog.chksum                         /var/spool/cvmfs/REPO/reflog.chksum
 //! spool/REPO/is_publishing.lock                    /var/spool/cvmfs/REPO/is_publishing.lock
-//! srv/cvmfs/REPO/                                  as CVMFS_UPSTREAM_STORAGE says
+//! srv/cvmfs/REPO/, or a bucket                     as CVMFS_UPSTREAM_STORAGE says
 //! ```
 //!
 //! Paths and parsing only: nothing here publishes.
@@ -16,9 +16,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use formats::server_conf::{Params, ServerConf, ServerConfError, Upstream};
+use formats::S3ConfError;
+use formats::server_conf::{Params, ServerConf, ServerConfError};
 use formats::trust::{Certificate, PrivateKey, PublicKey, TrustError};
-use store::{DirStore, Durability, ObjectStore, Owner, StoreError};
+use store::{ObjectStore, Owner, StoreError};
+
+use crate::place::Place;
 
 /// Why a repository's things cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,14 @@ pub enum HomeError {
         /// What is wrong.
         source: ServerConfError,
     },
+    /// What says where its bucket is.
+    #[error("{path}")]
+    S3Conf {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        source: S3ConfError,
+    },
     /// A key or certificate.
     #[error("{path}")]
     Key {
@@ -80,6 +91,12 @@ pub enum HomeError {
         name: String,
         /// What kind.
         kind: &'static str,
+    },
+    /// A bucket where there has to be a directory.
+    #[error("{name} keeps its storage in a bucket, which is no directory")]
+    NoDirectory {
+        /// Of which repository.
+        name: String,
     },
     /// A name that cannot be a repository's.
     #[error(
@@ -224,23 +241,31 @@ impl RepoHome {
         })
     }
 
+    /// Where the storage is.
+    ///
+    /// # Errors
+    /// [`HomeError::Upstream`] for one that a gateway has.
+    pub fn place(&self) -> Result<Place, HomeError> {
+        let upstream = self.conf()?.upstream().map_err(|source| HomeError::Conf {
+            path: self.conf_file.clone(),
+            source,
+        })?;
+        Place::of(upstream).ok_or_else(|| HomeError::Upstream {
+            name: self.name.clone(),
+            kind: "a gateway's care",
+        })
+    }
+
     /// The directory that the storage lies in.
     ///
     /// # Errors
-    /// [`HomeError::Upstream`] for any but a local storage.
+    /// [`HomeError::Upstream`], [`HomeError::NoDirectory`] for any but a local storage.
     pub fn storage_dir(&self) -> Result<PathBuf, HomeError> {
-        let upstream = self.conf()?.upstream();
-        let other = |kind| HomeError::Upstream {
-            name: self.name.clone(),
-            kind,
-        };
-        match upstream.map_err(|source| HomeError::Conf {
-            path: self.conf_file.clone(),
-            source,
-        })? {
-            Upstream::Local { storage, .. } => Ok(storage),
-            Upstream::S3 { .. } => Err(other("an S3 bucket")),
-            Upstream::Gateway { .. } => Err(other("a gateway's care")),
+        match self.place()? {
+            Place::Directory(dir) => Ok(dir),
+            Place::Bucket(_) => Err(HomeError::NoDirectory {
+                name: self.name.clone(),
+            }),
         }
     }
 
@@ -249,13 +274,7 @@ impl RepoHome {
     /// # Errors
     /// [`HomeError::Storage`].
     pub fn storage(&self) -> Result<Arc<dyn ObjectStore>, HomeError> {
-        let dir = self.storage_dir()?;
-        let store =
-            DirStore::open(&dir, Durability::Batch).map_err(|source| HomeError::Storage {
-                name: self.name.clone(),
-                source,
-            })?;
-        Ok(Arc::new(store))
+        self.place()?.open(&self.name)
     }
 
     /// Where a key lies.

@@ -28,6 +28,7 @@ pub mod preview;
 
 pub mod home;
 pub mod mkfs;
+pub mod place;
 pub mod records;
 pub mod resign;
 pub mod rmfs;
@@ -45,8 +46,9 @@ pub use conflicts::{Conflict, ConflictKind, Conflicts};
 pub use content::ContentError;
 pub use gateway::{Gateway, GatewayError, GatewayOptions};
 pub use home::{HomeError, RepoHome};
-pub use mkfs::{MkfsError, NewRepository, mkfs};
+pub use mkfs::{MkfsError, NewRepository, NewStorage, mkfs};
 pub use objects::ObjectsError;
+pub use place::{BucketError, BucketPlace, NewBucket, Place};
 pub use preview::{PathPreview, Preview, What, preview};
 pub use publish::{
     CommitError, NoProgress, OnConflict, Outcome, Progress, Queue, Request, Resumed, Seconds, Step,

@@ -1,11 +1,13 @@
 //! A new repository: keys, whitelist, storage, first revision.
 //!
 //! In this order, so that an interrupted run leaves no registered repository behind: keys (new ones,
-//! or those of an earlier repository of that name), storage with `.cvmfs_master_replica`, an empty
+//! or those of an earlier repository of that name), storage (a directory, or a part of a bucket) with `.cvmfs_master_replica`, an empty
 //! root catalog, certificate, meta information, tags, reflog, whitelist, manifest; the
 //! configuration last, which registers it.
 //!
 //! Never touches a storage or keys that are there already, unless told where the keys are.
+
+mod storage;
 
 use std::fs;
 use std::io;
@@ -25,31 +27,30 @@ use formats::trust::{
 };
 use formats::whitelist::Whitelist;
 use formats::{manifest::ManifestError, meta_info};
-use store::{DirStore, Durability, Injected, ObjectStore, StoreError, failpoint};
+use store::{Injected, ObjectStore, StoreError, failpoint};
 
 use crate::catalogs::CatalogsError;
 use crate::catalogs::finish::store_file;
 use crate::home::{HomeError, KeyFile, RepoHome, check_name, replace_file};
+use crate::place::BucketError;
 use crate::records::{self, RecordsError};
 use crate::stratum0::{MANIFEST, seconds};
+use storage::Site;
+
+pub use storage::NewStorage;
 
 /// For how long a new whitelist is valid.
 pub const WHITELIST_VALID: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The whitelist's name in the storage's root.
 pub(crate) const WHITELIST: &str = ".cvmfswhitelist";
-/// Names the storage that is being made, until it is registered.
-const CLAIM: &str = "mkfs.unfinished";
-/// Its presence allows replication.
-const MASTER_REPLICA: &str = ".cvmfs_master_replica";
-const MASTER_REPLICA_TEXT: &[u8] = b"This file marks the repository as replicatable to stratum 1\n";
 
 /// What a new repository is like.
 #[derive(Clone, Debug)]
 pub struct NewRepository {
     /// Its fully qualified name.
     pub name: String,
-    /// The storage directory; below the state directory if none.
-    pub storage: Option<PathBuf>,
+    /// Its storage; a directory below the state directory if none.
+    pub storage: Option<NewStorage>,
     /// A directory with the keys to use, `NAME.{masterkey,key,crt,pub}`; new ones if none.
     pub keys: Option<PathBuf>,
     /// How objects are named.
@@ -60,7 +61,7 @@ pub struct NewRepository {
     pub uid: u32,
     /// Group of the root directory.
     pub gid: u32,
-    /// Where clients find it.
+    /// Where clients find it, unless it is in a bucket, which says so itself.
     pub url: String,
     /// More lines of `server.conf`, or other values for those written by default.
     pub settings: Vec<(String, String)>,
@@ -79,12 +80,17 @@ pub enum MkfsError {
         /// What was found.
         path: PathBuf,
     },
-    /// The storage directory holds something.
-    #[error("{path} is not empty; give an empty or new directory with --storage")]
+    /// The storage holds something.
+    #[error(
+        "{place} is not empty; give an empty or new directory, or another prefix, with --storage"
+    )]
     StorageInUse {
-        /// The directory.
-        path: PathBuf,
+        /// Where.
+        place: String,
     },
+    /// A bucket's address or configuration.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     /// Its places.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -107,10 +113,10 @@ pub enum MkfsError {
         source: TrustError,
     },
     /// The storage.
-    #[error("the new storage {path}")]
+    #[error("the new storage {place}")]
     Storage {
         /// Where.
-        path: PathBuf,
+        place: String,
         /// Why.
         source: StoreError,
     },
@@ -145,10 +151,6 @@ pub fn mkfs(
 ) -> Result<RepoHome, MkfsError> {
     check_name(&wanted.name)?;
     let home = RepoHome::embedded(state_dir, &wanted.name)?;
-    let storage_dir = match &wanted.storage {
-        Some(dir) => absolute(dir)?,
-        None => absolute(&state_dir.join("srv/cvmfs").join(&wanted.name))?,
-    };
     if home.exists() {
         return Err(MkfsError::Exists {
             name: wanted.name.clone(),
@@ -156,19 +158,19 @@ pub fn mkfs(
         });
     }
     make_dirs(&home)?;
-    claim_storage(&home, &storage_dir)?;
+    let site = Site::choose(state_dir, &home, wanted)?;
+    site.claim()?;
     failpoint::pass("mkfs::claimed")?;
     let keys = place_keys(&home, wanted, now)?;
     failpoint::pass("mkfs::keys")?;
-    let storage = make_storage(&storage_dir)?;
+    let storage = site.make()?;
     failpoint::pass("mkfs::storage")?;
-    first_revision(&home, wanted, &keys, &storage, now)?;
+    first_revision(&home, wanted, &keys, storage.as_ref(), now)?;
     failpoint::pass("mkfs::revision")?;
-    let conf = render_conf(&home, wanted, &storage_dir)?;
+    let conf = render_conf(&home, wanted, &site)?;
     replace_file(&home.conf_file, conf.as_bytes(), 0o644)?;
     failpoint::pass("mkfs::registered")?;
-    let claim = home.spool_dir.join(CLAIM);
-    fs::remove_file(&claim).map_err(io_error("remove", &claim))?;
+    site.registered()?;
     Ok(home)
 }
 
@@ -178,28 +180,6 @@ fn absolute(dir: &Path) -> Result<PathBuf, MkfsError> {
         path: dir.to_path_buf(),
         source,
     })
-}
-
-/// Refuses a storage in use. One that an interrupted run of ours has begun is removed: no repository
-/// was registered for it.
-fn claim_storage(home: &RepoHome, storage: &Path) -> Result<(), MkfsError> {
-    let claim = home.spool_dir.join(CLAIM);
-    let claimed = storage.as_os_str().as_encoded_bytes();
-    if fs::read(&claim).is_ok_and(|begun| begun == claimed) {
-        match fs::remove_dir_all(storage) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error("remove", storage)(source));
-            }
-            _ => {}
-        }
-    }
-    let in_use = fs::read_dir(storage).is_ok_and(|mut entries| entries.next().is_some());
-    if in_use {
-        return Err(MkfsError::StorageInUse {
-            path: storage.to_path_buf(),
-        });
-    }
-    Ok(replace_file(&claim, claimed, 0o644)?)
 }
 
 fn io_error<'p>(action: &'static str, path: &'p Path) -> impl Fn(io::Error) -> MkfsError + 'p {
@@ -287,18 +267,6 @@ fn place_keys(home: &RepoHome, wanted: &NewRepository, now: SystemTime) -> Resul
     Ok(keys)
 }
 
-fn make_storage(dir: &Path) -> Result<DirStore, MkfsError> {
-    let failed = |source| MkfsError::Storage {
-        path: dir.to_path_buf(),
-        source,
-    };
-    let storage = DirStore::create(dir, Durability::Batch).map_err(failed)?;
-    storage
-        .write_root(MASTER_REPLICA, MASTER_REPLICA_TEXT)
-        .map_err(failed)?;
-    Ok(storage)
-}
-
 /// A signed whitelist that lists one certificate.
 pub(crate) fn new_whitelist(
     name: &str,
@@ -317,7 +285,7 @@ fn first_revision(
     home: &RepoHome,
     wanted: &NewRepository,
     keys: &Keys,
-    storage: &DirStore,
+    storage: &dyn ObjectStore,
     now: SystemTime,
 ) -> Result<(), MkfsError> {
     let (name, algorithm) = (wanted.name.as_str(), wanted.algorithm);
@@ -375,7 +343,7 @@ fn write_head(
     manifest: Manifest,
     algorithm: Algorithm,
     keys: &Keys,
-    storage: &DirStore,
+    storage: &dyn ObjectStore,
     now: SystemTime,
 ) -> Result<(), MkfsError> {
     let name = manifest.name.clone();
@@ -399,9 +367,9 @@ fn write_head(
     Ok(())
 }
 
-fn storage_error(storage: &DirStore, source: StoreError) -> MkfsError {
+fn storage_error(storage: &dyn ObjectStore, source: StoreError) -> MkfsError {
     MkfsError::Storage {
-        path: storage.local_dir().unwrap_or(Path::new("")).to_path_buf(),
+        place: format!("{storage:?}"),
         source,
     }
 }
@@ -411,7 +379,7 @@ const FIRST_REVISION: u64 = 1;
 
 fn first_catalog(
     wanted: &NewRepository,
-    storage: &DirStore,
+    storage: &dyn ObjectStore,
     work: &Path,
     now: i64,
 ) -> Result<(Hash, u64), MkfsError> {
@@ -456,12 +424,8 @@ fn first_catalog(
     Ok((hash, finished.size))
 }
 
-fn render_conf(
-    home: &RepoHome,
-    wanted: &NewRepository,
-    storage: &Path,
-) -> Result<String, MkfsError> {
-    let storage = storage.to_string_lossy();
+fn render_conf(home: &RepoHome, wanted: &NewRepository, site: &Site) -> Result<String, MkfsError> {
+    let url = site.url.as_ref().unwrap_or(&wanted.url);
     let compression = match wanted.compression {
         Compression::Zlib => "default",
         Compression::None => "none",
@@ -476,11 +440,8 @@ fn render_conf(
             "CVMFS_SPOOL_DIR",
             home.spool_dir.to_string_lossy().into_owned(),
         ),
-        ("CVMFS_STRATUM0", wanted.url.clone()),
-        (
-            "CVMFS_UPSTREAM_STORAGE",
-            format!("local,{storage}/data/txn,{storage}"),
-        ),
+        ("CVMFS_STRATUM0", url.clone()),
+        ("CVMFS_UPSTREAM_STORAGE", site.place.upstream()),
         ("CVMFS_USE_FILE_CHUNKING", "true".to_owned()),
         ("CVMFS_MIN_CHUNK_SIZE", "4194304".to_owned()),
         ("CVMFS_AVG_CHUNK_SIZE", "8388608".to_owned()),

@@ -18,6 +18,8 @@ const WORKERS_MAX: usize = 8;
 /// Objects that a thread takes at a time, and after which progress is told. Neighbours in the sorted
 /// list share a directory, which the threads then do not take from one another.
 const TAKEN_AT_ONCE: usize = 256;
+/// The same where each object is waited for, and threads are many.
+const TAKEN_OF_REMOTE: usize = 4;
 /// What a filesystem gives out at a time.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -104,6 +106,7 @@ pub(crate) fn store_all(
 ) -> Result<StoredObjects, ObjectsError> {
     require_room(names, change_set, staged, storage)?;
     let total = names.len() as u64;
+    let (workers, taken) = crew(names.len(), storage);
     let next = AtomicUsize::new(0);
     let (new, reused, bytes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let stop = AtomicBool::new(false);
@@ -122,11 +125,11 @@ pub(crate) fn store_all(
     };
     let work = || {
         loop {
-            let at = next.fetch_add(TAKEN_AT_ONCE, Ordering::Relaxed);
+            let at = next.fetch_add(taken, Ordering::Relaxed);
             if at >= names.len() {
                 return;
             }
-            for needed in &names[at..names.len().min(at + TAKEN_AT_ONCE)] {
+            for needed in &names[at..names.len().min(at + taken)] {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
@@ -144,12 +147,11 @@ pub(crate) fn store_all(
             progress.step(Step::Store, at as u64, total);
         }
     };
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    if names.len() <= TAKEN_AT_ONCE || workers == 1 {
+    if workers <= 1 {
         work();
     } else {
         std::thread::scope(|scope| {
-            for _ in 0..workers.min(WORKERS_MAX) {
+            for _ in 0..workers {
                 scope.spawn(work);
             }
         });
@@ -163,6 +165,18 @@ pub(crate) fn store_all(
         reused: reused.into_inner(),
         bytes: bytes.into_inner(),
     })
+}
+
+/// How many threads store so many objects, and how many of them each takes at a time.
+fn crew(objects: usize, storage: &dyn ObjectStore) -> (usize, usize) {
+    let (workers, taken) = match storage.writers() {
+        Some(writers) => (writers, TAKEN_OF_REMOTE),
+        None => {
+            let processors = std::thread::available_parallelism().map_or(2, usize::from);
+            (processors.min(WORKERS_MAX), TAKEN_AT_ONCE)
+        }
+    };
+    (workers.min(objects.div_ceil(taken)), taken)
 }
 
 /// Refuses what cannot fit before anything is copied. On the stage's own filesystem objects are

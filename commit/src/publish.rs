@@ -275,6 +275,7 @@ impl Commit<'_> {
     /// A garbage collection that ran before the lease may have taken what lay there already.
     fn store_again(&self) -> Result<(), CommitError> {
         let storage = self.publisher.storage().as_ref();
+        storage.forget();
         let names = objects::needed(&self.request.change_set)?;
         let stored = objects::store_all(
             &self.request.change_set,

@@ -9,9 +9,11 @@
 //!
 //! Whatever an interrupted run left is found again by the next, since the configuration, which says
 //! where the storage is, goes last. Only what a repository consists of is removed: a file in the
-//! storage directory that is none of its stays, with the directories above it, and is named.
+//! storage that is none of its stays, with the directories above it, and is named.
 //!
 //! Repositories of `cvmfs_server` are never touched. Stages and caches are the caller's.
+
+mod bucket;
 
 use std::fs;
 use std::io;
@@ -23,6 +25,7 @@ use store::{DirStore, Durability, Injected, ObjectStore, StoreError, failpoint};
 
 use crate::home::{HomeError, KeyFile, RepoHome};
 use crate::mkfs::WHITELIST;
+use crate::place::Place;
 use crate::publisher::PublisherError;
 use crate::stratum0::MANIFEST;
 use crate::stratum0::locks::Locks;
@@ -61,7 +64,7 @@ pub enum RmfsError {
         /// Which repository was to go.
         repo: String,
         /// What says so.
-        file: PathBuf,
+        file: String,
         /// Whose it is.
         found: String,
     },
@@ -74,10 +77,10 @@ pub enum RmfsError {
         source: io::Error,
     },
     /// The storage.
-    #[error("cannot empty the storage {path}")]
+    #[error("cannot empty the storage {place}")]
     Storage {
         /// Where.
-        path: PathBuf,
+        place: String,
         /// Why.
         source: StoreError,
     },
@@ -101,8 +104,8 @@ pub struct Removed {
     pub objects: u64,
     /// Their stored bytes.
     pub bytes: u64,
-    /// What stayed because it is none of the repository's.
-    pub left: Vec<PathBuf>,
+    /// What stayed because it is none of the repository's: paths, or addresses in a bucket.
+    pub left: Vec<String>,
 }
 
 /// Refuses a repository that is another program's to remove.
@@ -137,9 +140,20 @@ pub fn rmfs(home: &RepoHome, confirmed: bool) -> Result<Removed, RmfsError> {
     removed.anything = true;
     let locks = Locks::take(home)?;
     if home.exists() {
-        let dir = home.storage_dir()?;
-        refuse_other(home, &dir)?;
-        empty_storage(&dir, &mut removed)?;
+        match home.place()? {
+            Place::Directory(dir) => {
+                refuse_other(home, &dir.to_string_lossy(), |file| {
+                    fs::read(dir.join(file)).ok()
+                })?;
+                empty_storage(&dir, &mut removed)?;
+            }
+            Place::Bucket(bucket) => {
+                let store = bucket.open(&home.name)?;
+                let place = format!("{store:?}");
+                refuse_other(home, &place, |file| store.read_root(file).ok())?;
+                bucket::empty(&place, &store, &mut removed)?;
+            }
+        }
     }
     failpoint::pass("rmfs::before_keys")?;
     for key in KEYS {
@@ -155,9 +169,12 @@ pub fn rmfs(home: &RepoHome, confirmed: bool) -> Result<Removed, RmfsError> {
     Ok(removed)
 }
 
-/// The storage directory in the configuration may have become somebody else's.
-fn refuse_other(home: &RepoHome, dir: &Path) -> Result<(), RmfsError> {
-    let read = |file| fs::read(dir.join(file)).ok();
+/// The storage in the configuration may have become somebody else's.
+fn refuse_other(
+    home: &RepoHome,
+    place: &str,
+    read: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Result<(), RmfsError> {
     let manifest = read(MANIFEST).and_then(|bytes| SignedManifest::parse(&bytes).ok());
     let whitelist = read(WHITELIST).and_then(|bytes| SignedWhitelist::parse(&bytes).ok());
     let names = [
@@ -170,7 +187,7 @@ fn refuse_other(home: &RepoHome, dir: &Path) -> Result<(), RmfsError> {
         {
             return Err(RmfsError::OtherRepository {
                 repo: home.name.clone(),
-                file: dir.join(file),
+                file: format!("{place}/{file}"),
                 found,
             });
         }
@@ -197,14 +214,14 @@ fn empty_storage(dir: &Path, removed: &mut Removed) -> Result<(), RmfsError> {
     }
     remove_file(&dir.join(WHITELIST))?;
     if !remove_empty(dir)? {
-        removed.left.extend(entries(dir)?);
+        removed.left.extend(named(entries(dir)?));
     }
     Ok(())
 }
 
 fn remove_objects(dir: &Path, removed: &mut Removed) -> Result<(), RmfsError> {
     let failed = |source| RmfsError::Storage {
-        path: dir.to_path_buf(),
+        place: dir.display().to_string(),
         source,
     };
     let storage = DirStore::open(dir, Durability::Batch).map_err(failed)?;
@@ -225,7 +242,7 @@ fn remove_objects(dir: &Path, removed: &mut Removed) -> Result<(), RmfsError> {
     for name in skeleton.chain(["txn".to_owned()]) {
         let path = data.join(name);
         if path.is_dir() && !remove_empty(&path)? {
-            removed.left.extend(entries(&path)?);
+            removed.left.extend(named(entries(&path)?));
         }
     }
     remove_empty(&data)?;
@@ -243,6 +260,10 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, RmfsError> {
             source,
         })
     })
+}
+
+fn named(paths: Vec<PathBuf>) -> impl Iterator<Item = String> {
+    paths.into_iter().map(|path| path.display().to_string())
 }
 
 fn remove_file(path: &Path) -> Result<(), RmfsError> {

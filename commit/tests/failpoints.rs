@@ -18,6 +18,7 @@ use commit::tags::{self, NewTag};
 use commit::{MkfsError, Publisher, PublisherError, RepoHome, Stratum0, mkfs};
 use fail::FailScenario;
 use formats::manifest::SignedManifest;
+use support::bucket::{Ground, InBucket, address};
 use support::checked::assert_checks;
 use support::repo::Repo;
 
@@ -200,6 +201,86 @@ fn a_repository_that_was_half_made_is_made_by_the_next() {
         assert_checks(&repo);
         repo.publish(repo.changes().file("/a", b"a").done());
         assert_checks(&repo);
+    }
+}
+
+/// The same of a bucket, in which an interrupted run left files.
+#[test]
+fn one_in_a_bucket_that_was_half_made_is_made_by_the_next() {
+    let _alone = alone();
+    for (step, is_made) in [
+        ("mkfs::claimed", false),
+        ("s3::write_root", false),
+        ("s3::wrote_root", false),
+        ("s3::put", false),
+        ("mkfs::revision", false),
+        ("mkfs::registered", true),
+    ] {
+        let ground = Ground::new("");
+        let state = ground.dir.path();
+        let wanted = ground.wanted(&address(), false, &[]);
+        stopped_at(step, || mkfs(state, &wanted, Repo::begin()));
+        let again = mkfs(state, &wanted, Repo::begin());
+        let exists = matches!(again, Err(MkfsError::Exists { .. }));
+        assert_eq!(exists, is_made, "{step}");
+        let home = RepoHome::embedded(state, &wanted.name).unwrap();
+        let site = InBucket::of(ground, home);
+        assert_checks(&site.repo);
+        site.repo
+            .publish(site.repo.changes().file("/a", b"a").done());
+        assert_checks(&site.repo);
+    }
+}
+
+#[test]
+fn a_revision_in_a_bucket_is_there_or_not() {
+    let _alone = alone();
+    // after the manifest the publisher itself finds that it is there
+    let before = STEPS
+        .iter()
+        .filter(|(_, is_new)| !is_new)
+        .map(|(step, _)| *step);
+    for step in before.chain(["s3::put", "s3::write_root"]) {
+        let site = InBucket::new();
+        let repo = &site.repo;
+        let before = manifest(repo);
+        let request = repo.request(repo.changes().file("/a", b"a").done());
+        stopped_at(step, || repo.try_publish(&request));
+        commit::resume(
+            &repo.txn_dir(),
+            &repo.publisher,
+            repo.now(),
+            support::repo::BOOT,
+        )
+        .unwrap();
+        commit::txn::clear(&repo.txn_dir()).unwrap();
+        assert_eq!(manifest(repo), before, "{step}");
+        assert_checks(repo);
+        repo.try_publish(&request).unwrap();
+        assert_ne!(manifest(repo), before, "{step}");
+        assert_checks(repo);
+    }
+}
+
+#[test]
+fn a_removal_from_a_bucket_that_was_cut_short_is_finished_by_the_next() {
+    let _alone = alone();
+    for step in [
+        "rmfs::before_objects",
+        "rmfs::before_keys",
+        "rmfs::before_conf",
+    ] {
+        let site = InBucket::new();
+        let home = site.repo.publisher.home().clone();
+        stopped_at(step, || rmfs(&home, true));
+        assert!(home.exists() && !site.kept().join(".cvmfspublished").exists());
+        assert!(rmfs(&home, true).unwrap().anything);
+        assert!(!home.exists() && !home.spool_dir.exists());
+        assert_eq!(
+            support::bucket::files(&site.kept()),
+            Vec::<std::path::PathBuf>::new()
+        );
+        site.repo.mkfs_again();
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod support;
 
+mod bucket;
 mod catalogs;
 mod conflicts;
 mod faults;

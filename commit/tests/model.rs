@@ -10,7 +10,9 @@ use formats::entry::{Entry, Kind};
 use formats::path::{Name, RepoPath};
 use proptest::prelude::*;
 
+use crate::support::bucket::InBucket;
 use crate::support::changes::{dir, entry, seal};
+use crate::support::checked::assert_checks;
 use crate::support::gateway::{self, Real, Way};
 use crate::support::healthy::assert_healthy;
 use crate::support::official::assert_official_check;
@@ -51,6 +53,7 @@ fn any_step() -> impl Strategy<Value = Do> {
 /// Who publishes what is staged.
 enum Site {
     Own(Repo),
+    InBucket(Box<InBucket>),
     Behind(Box<Real>, Box<Gateway>),
 }
 
@@ -58,6 +61,7 @@ impl Site {
     fn repo(&self) -> &Repo {
         match self {
             Self::Own(repo) => repo,
+            Self::InBucket(site) => &site.repo,
             Self::Behind(real, _) => &real.repo,
         }
     }
@@ -65,6 +69,7 @@ impl Site {
     fn publish(&self, request: &Request) -> Outcome {
         match self {
             Self::Own(repo) => repo.try_publish(request).unwrap(),
+            Self::InBucket(site) => site.repo.try_publish(request).unwrap(),
             Self::Behind(real, publisher) => {
                 let mut outcome = real.try_publish(publisher, request);
                 if let Err(CommitError::Publisher(PublisherError::Refused { named, .. })) = &outcome
@@ -298,6 +303,20 @@ proptest! {
             world.step(step);
         }
         world.commit();
+    }
+}
+
+proptest! {
+    #![proptest_config(few())]
+
+    #[test]
+    fn in_a_bucket(steps in prop::collection::vec(any_step(), 20..50)) {
+        let mut world = World::at(Site::InBucket(Box::new(InBucket::new())), false);
+        for step in &steps {
+            world.step(step);
+        }
+        world.commit();
+        assert_checks(world.site.repo());
     }
 }
 

@@ -1,5 +1,6 @@
 //! Repositories in temporary directories, and change sets made by hand or from a tree.
 
+pub mod bucket;
 pub mod changes;
 pub mod checked;
 pub mod gateway;
@@ -9,5 +10,11 @@ pub mod official;
 pub mod overlay;
 pub mod proxy;
 pub mod repo;
+#[allow(dead_code, reason = "another room's, who needs all of it")]
+#[path = "../../store/tests/support/s3.rs"]
+pub mod s3;
+#[allow(dead_code, reason = "another room's, who needs all of it")]
+#[path = "../../store/tests/support/s3_proxy.rs"]
+pub mod s3_proxy;
 pub mod tree;
 pub mod upkeep;

@@ -7,7 +7,8 @@
 //! In reading order: what things are called ([`hash`], [`path`]), what a path is ([`entry`],
 //! [`object`]), what a change is ([`changeset`]); how content becomes objects ([`chunk`],
 //! [`compress`]); what a repository is made of ([`catalog`], [`manifest`], [`whitelist`], [`trust`],
-//! [`history`], [`reflog`], [`meta_info`]) and what rules it ([`server_conf`], [`limit`], [`dirtab`]).
+//! [`history`], [`reflog`], [`meta_info`]) and what rules it ([`server_conf`], [`s3_conf`], [`limit`],
+//! [`dirtab`]).
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,7 @@ pub mod meta_info;
 pub mod object;
 pub mod path;
 pub mod reflog;
+pub mod s3_conf;
 pub mod server_conf;
 mod sqlite;
 pub mod trust;
@@ -47,5 +49,6 @@ pub use manifest::{Manifest, SignedManifest};
 pub use object::{Chunk, Compression, Content, ObjectKind, ObjectName};
 pub use path::{Name, PathHash, RepoPath};
 pub use reflog::{RefKind, Reference, Reflog, ReflogWriter};
+pub use s3_conf::{AccessKey, CannedAcl, S3Conf, S3ConfError};
 pub use trust::{Certificate, PrivateKey, PublicKey};
 pub use whitelist::{Fingerprint, SignedWhitelist, Whitelist};

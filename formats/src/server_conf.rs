@@ -194,6 +194,37 @@ pub enum Upstream {
     },
 }
 
+impl Upstream {
+    /// What such a value says; none if it is of no known kind or has an empty field.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let fields: Vec<&str> = text.split(',').collect();
+        if fields.iter().any(|field| field.is_empty()) {
+            return None;
+        }
+        match fields[..] {
+            ["local", tmp, storage] => Some(Self::Local {
+                tmp: tmp.into(),
+                storage: storage.into(),
+            }),
+            ["S3", tmp, place] => {
+                let (alias, config) = place.split_once('@')?;
+                let full = !alias.is_empty() && !config.is_empty();
+                full.then(|| Self::S3 {
+                    tmp: tmp.into(),
+                    alias: alias.to_owned(),
+                    config: config.into(),
+                })
+            }
+            ["gw", tmp, url] => Some(Self::Gateway {
+                tmp: tmp.into(),
+                url: url.to_owned(),
+            }),
+            _ => None,
+        }
+    }
+}
+
 /// Something that the reader of a configuration may have meant otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Oddity {
@@ -329,29 +360,7 @@ impl ServerConf {
         let key = "CVMFS_UPSTREAM_STORAGE";
         let text = self.value(key)?.ok_or(ServerConfError::Missing(key))?;
         let expected = "local,TMP,STORAGE or S3,TMP,ALIAS@CONFIG or gw,TMP,URL";
-        let fields: Vec<&str> = text.split(',').collect();
-        let full = !fields.iter().any(|field| field.is_empty());
-        match fields[..] {
-            ["local", tmp, storage] if full => Ok(Upstream::Local {
-                tmp: tmp.into(),
-                storage: storage.into(),
-            }),
-            ["S3", tmp, place] if full => match place.split_once('@') {
-                Some((alias, config)) if !alias.is_empty() && !config.is_empty() => {
-                    Ok(Upstream::S3 {
-                        tmp: tmp.into(),
-                        alias: alias.to_owned(),
-                        config: config.into(),
-                    })
-                }
-                _ => Err(self.bad(key, expected)),
-            },
-            ["gw", tmp, url] if full => Ok(Upstream::Gateway {
-                tmp: tmp.into(),
-                url: url.to_owned(),
-            }),
-            _ => Err(self.bad(key, expected)),
-        }
+        Upstream::parse(text).ok_or_else(|| self.bad(key, expected))
     }
 
     /// Everything that decides what a commit publishes.
@@ -460,7 +469,12 @@ impl ServerConf {
     }
 
     /// A decimal number times `unit`.
-    fn scaled(&self, key: &str, default: u64, unit: u64) -> Result<u64, ServerConfError> {
+    pub(crate) fn scaled(
+        &self,
+        key: &str,
+        default: u64,
+        unit: u64,
+    ) -> Result<u64, ServerConfError> {
         let number = match self.value(key)? {
             None => default,
             Some(text) if text.starts_with('+') => return Err(self.bad(key, "a number")),
@@ -471,7 +485,7 @@ impl ServerConf {
             .ok_or_else(|| self.bad(key, "a number in range"))
     }
 
-    fn bad(&self, key: &str, expected: &'static str) -> ServerConfError {
+    pub(crate) fn bad(&self, key: &str, expected: &'static str) -> ServerConfError {
         let setting = self.settings.get(key);
         ServerConfError::BadValue {
             key: key.to_owned(),

@@ -35,6 +35,11 @@ fn server_conf() {
 }
 
 #[test]
+fn s3_conf() {
+    replay("s3_conf", MUTATIONS, targets::s3_conf);
+}
+
+#[test]
 fn dirtab() {
     replay("dirtab", MUTATIONS, targets::dirtab);
 }

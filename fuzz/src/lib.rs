@@ -11,6 +11,7 @@ use formats::compress::{compress, decompress, decompress_all};
 use formats::dirtab::Dirtab;
 use formats::history::{History, HistoryWriter};
 use formats::reflog::{Reflog, ReflogWriter};
+use formats::s3_conf::{self, S3Conf};
 use formats::server_conf::ServerConf;
 use formats::trust::{PrivateKey, sign_manifest, verify_manifest};
 use formats::{
@@ -90,6 +91,21 @@ pub fn server_conf(bytes: &[u8]) {
     // unless it ended up inside an `if` that is never closed
     if let Ok(value) = again.value("CVMFS_USER") {
         assert_eq!(value, Some("it's \"me\" $x"));
+    }
+}
+
+/// `s3.conf`
+pub fn s3_conf(bytes: &[u8]) {
+    let Ok(conf) = S3Conf::parse(bytes) else {
+        return;
+    };
+    let endpoint = conf.endpoint();
+    let host = endpoint.split_once("://").expect("a scheme").1;
+    assert!(!host.is_empty() && !host.contains(['/', ' ', '@', '?', '#']));
+    assert!(s3_conf::is_bucket(&conf.bucket) && !conf.bucket.contains('/'));
+    assert!((1..=1024).contains(&conf.connections) && conf.timeout_seconds > 0);
+    if let Some(key) = conf.key {
+        assert_eq!(format!("{key:?}"), format!("AccessKey({})", key.id));
     }
 }
 

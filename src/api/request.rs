@@ -64,9 +64,15 @@ pub struct At {
 pub struct Mkfs {
     /// Its name.
     pub repo: String,
-    /// Where its storage goes.
+    /// Where its storage goes: a directory, or `s3://BUCKET/PREFIX`.
     #[serde(default)]
-    pub storage: Option<PathBuf>,
+    pub storage: Option<String>,
+    /// How the bucket is reached: an `s3.conf`; absent: as AWS's tools do.
+    #[serde(default)]
+    pub s3_config: Option<PathBuf>,
+    /// The bucket is made where it is missing.
+    #[serde(default)]
+    pub create_bucket: bool,
     /// Where its keys come from.
     #[serde(default)]
     pub keys: Option<PathBuf>,

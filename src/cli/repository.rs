@@ -14,15 +14,23 @@ are in STATE/repositories/REPO/server.conf and are read afresh at every commit.
 
 Examples:
   prepub mkfs demo.example.org
-  prepub mkfs demo.example.org --storage /data/cvmfs/demo.example.org --hash shake128")]
+  prepub mkfs demo.example.org --storage /data/cvmfs/demo.example.org --hash shake128
+  prepub mkfs demo.example.org --storage s3://software --s3-config /etc/cvmfs/s3.conf")]
 pub struct Mkfs {
     /// Fully qualified name, such as software.example.org; at most 60 letters, digits, '-', '_' and
     /// at least one dot
     pub repo: String,
-    /// Directory of the published objects; made if missing, refused if it holds a repository
-    /// [default: STATE/srv/cvmfs/REPO]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub storage: Option<PathBuf>,
+    /// Directory of the published objects, made if missing, or a place in a bucket (without PREFIX:
+    /// REPO); refused if it holds anything [default: STATE/srv/cvmfs/REPO]
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX", value_hint = ValueHint::DirPath)]
+    pub storage: Option<String>,
+    /// How the bucket is reached: an s3.conf as cvmfs_server takes it, which stays where it is and is
+    /// read again [default: AWS's own configuration and credentials]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "storage")]
+    pub s3_config: Option<PathBuf>,
+    /// Make the bucket if it is missing, and let everybody read what is below PREFIX
+    #[arg(long, requires = "storage")]
+    pub create_bucket: bool,
     /// Directory with REPO.masterkey, REPO.key, REPO.crt and REPO.pub to use instead of new ones
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub keys: Option<PathBuf>,

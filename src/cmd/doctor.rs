@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
+use commit::{Place, RepoHome};
 use fsimpl::{probe, session};
 
 use super::{Context, output, print};
@@ -14,6 +15,7 @@ use crate::cli::Doctor;
 use crate::clock;
 use crate::config::Settings;
 use crate::control::client::Client;
+use crate::engine::front;
 use crate::engine::published::Published;
 use crate::report::{Failure, Result};
 use crate::repositories;
@@ -241,6 +243,7 @@ fn repository(findings: &mut Vec<Finding>, state: &State, settings: &Settings, n
             Err(error) => failed(findings, name, error.into()),
         }
     }
+    in_a_bucket(findings, &published.home);
     match published.head(now) {
         Ok((_, Some(expired))) => failed(findings, name, expired),
         Ok((head, None)) => {
@@ -276,6 +279,28 @@ fn repository(findings: &mut Vec<Finding>, state: &State, settings: &Settings, n
             }
         }
         Err(failure) => failed(findings, name, failure),
+    }
+}
+
+/// A bucket that can be read says who else reads it. That it can be written shows only in writing.
+fn in_a_bucket(findings: &mut Vec<Finding>, home: &RepoHome) {
+    let Ok(place @ Place::Bucket(_)) = home.place() else {
+        return;
+    };
+    let looked = || -> Result<String> {
+        let storage = place.open(&home.name)?;
+        let conf = home.conf()?;
+        let url = conf.value("CVMFS_STRATUM0").ok().flatten();
+        let url = url.ok_or_else(|| {
+            Failure::failed("CVMFS_STRATUM0 does not say where clients read it")
+                .hint(format!("set it in {}", home.conf_file.display()))
+        })?;
+        front::look(url, storage.as_ref())?;
+        Ok(format!("{} is read by clients at {url}", place.describe()))
+    };
+    match looked() {
+        Ok(found) => fine(findings, &home.name, found),
+        Err(failure) => failed(findings, &home.name, failure),
     }
 }
 

@@ -18,7 +18,9 @@ pub fn run(context: &Context, args: Mkfs) -> Result<ExitCode> {
     })?;
     let request = Request::Mkfs(api::Mkfs {
         repo: args.repo,
-        storage: absolute(args.storage)?,
+        storage: args.storage.map(place).transpose()?,
+        s3_config: absolute(args.s3_config)?,
+        create_bucket: args.create_bucket,
         keys: absolute(args.keys)?,
         hash: Some(
             match args.hash {
@@ -39,6 +41,15 @@ pub fn run(context: &Context, args: Mkfs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A bucket's address is taken as it is.
+fn place(storage: String) -> Result<String> {
+    if storage.starts_with(api::BUCKET_SCHEME) {
+        return Ok(storage);
+    }
+    let path = std::path::absolute(&storage).context("no usable path")?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
 /// The daemon's working directory is not ours.
 fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>> {
     path.map(std::path::absolute)
@@ -54,12 +65,21 @@ fn describe(made: &Made) -> String {
         public_key,
         url,
         path,
+        warnings,
     } = made;
     let next = match path {
         Some(path) => format!("mounted at {path}"),
         None => "next: prepub mount".into(),
     };
-    format!(
-        "{repo} is made; {next}\n  storage     {storage}\n  parameters  {config}\n  clients     {public_key} and {url} (while mounted)\n"
-    )
+    let when = match storage.starts_with(api::BUCKET_SCHEME) {
+        true => "",
+        false => " (while mounted)",
+    };
+    let mut text = format!(
+        "{repo} is made; {next}\n  storage     {storage}\n  parameters  {config}\n  clients     {public_key} and {url}{when}\n"
+    );
+    for warning in warnings {
+        text.push_str(&format!("  warning     {warning}\n"));
+    }
+    text
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use commit::gateway::Key;
-use commit::{GatewayOptions, RepoHome};
+use commit::{GatewayOptions, Place, RepoHome};
 use formats::server_conf::Upstream;
-use store::{DirStore, Durability, HttpOptions, HttpStore, ObjectStore};
+use store::{HttpOptions, HttpStore};
 
 use crate::config::{GatewaySection, Settings};
 use crate::report::{Context, Failure, Result};
@@ -41,18 +41,16 @@ pub fn options(state: &State, settings: &Settings, home: &RepoHome) -> Result<Ga
     let beside = || home.keys_dir.join(format!("{}.gw", home.name));
     let key = Key::read(&said.key.clone().unwrap_or_else(beside))
         .context(format_args!("the gateway of {}", home.name))?;
-    let storage = match &said.storage {
-        Some(dir) => {
-            let store = DirStore::open(dir, Durability::Batch)?;
-            Some(Arc::new(store) as Arc<dyn ObjectStore>)
-        }
-        None => None,
-    };
+    let storage = said.storage.as_deref().map(|text| {
+        let place = Upstream::parse(text).and_then(Place::of);
+        let place = place.unwrap_or_else(|| Place::Directory(text.into()));
+        place.open(&home.name)
+    });
     Ok(GatewayOptions {
         url,
         key,
         stratum0: Arc::new(HttpStore::new(stratum0, HttpOptions::default())?),
-        storage,
+        storage: storage.transpose()?,
         hostname: rustix::system::uname()
             .nodename()
             .to_string_lossy()

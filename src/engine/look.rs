@@ -124,7 +124,9 @@ impl Engine {
 
     /// Where clients find a repository: at our own server, or where its configuration says.
     fn url(&self, home: &RepoHome) -> Option<String> {
-        if home.is_foreign {
+        // a bucket is not ours to serve
+        let is_served = matches!(home.place(), Ok(commit::Place::Directory(_)));
+        if home.is_foreign || !is_served {
             return home.conf().ok()?.stratum0_url().map(str::to_owned).ok();
         }
         let http = self.live()?.info.http.as_ref()?;

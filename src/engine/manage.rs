@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use commit::home::KeyFile;
 use commit::tags::NewTag;
-use commit::{NewRepository, check, records, resign, rmfs, rollback, tags};
+use commit::{
+    NewBucket, NewRepository, NewStorage, Place, check, records, resign, rmfs, rollback, tags,
+};
 use formats::Compression;
 use store::{Limits, Repository};
 
 use super::published::Published;
-use super::{Engine, days_until};
+use super::{Engine, days_until, front};
 use crate::api::reply::{Checked, Made, Removed, Standing, Tag, Tags};
-use crate::api::{Check, Mkfs, Progress, Resign, Rollback, Step, TagAdd, TagRemove, Unit, Watch};
+use crate::api::{
+    BUCKET_SCHEME, Check, Mkfs, Progress, Resign, Rollback, Step, TagAdd, TagRemove, Unit, Watch,
+};
 use crate::clock;
 use crate::report::{Context, Failure, Kind, Result};
 use crate::repositories;
@@ -27,28 +31,7 @@ impl Engine {
             ))
             .hint("it is served as it is; choose another name for a new one"));
         }
-        let hash = args.hash.as_deref().unwrap_or("sha1");
-        let (uid, gid) = args.owner.unwrap_or_else(|| {
-            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-            (uid.as_raw(), gid.as_raw())
-        });
-        let url = format!(
-            "http://{}/cvmfs/{}",
-            self.settings.file.serve.listen, args.repo
-        );
-        let wanted = NewRepository {
-            name: args.repo.clone(),
-            storage: args.storage.clone(),
-            keys: args.keys.clone(),
-            algorithm: hash
-                .parse()
-                .map_err(|e| Failure::usage(format!("--hash {hash:?}")).because(&e))?,
-            compression: args.compression.unwrap_or(Compression::Zlib),
-            uid,
-            gid,
-            url: url.clone(),
-            settings: Vec::new(),
-        };
+        let wanted = self.new_repository(args)?;
         let home = commit::mkfs(self.state.dir(), &wanted, clock::wall())?;
         let path = match self.live() {
             Some(live) => {
@@ -58,13 +41,54 @@ impl Engine {
             None => None,
         };
         let http = self.live().and_then(|live| live.info.http.as_ref());
+        let place = home.place()?;
+        let (url, warnings) = match &place {
+            Place::Directory(_) => {
+                let url = http.map(|http| format!("{http}/cvmfs/{}", args.repo));
+                (url.unwrap_or(wanted.url), Vec::new())
+            }
+            Place::Bucket(_) => {
+                let conf = home.conf()?;
+                let url = conf.stratum0_url().unwrap_or_default();
+                let seen = front::look(url, home.storage()?.as_ref());
+                let warnings = seen.err().map(|failure| match &failure.hint {
+                    Some(hint) => format!("{failure}; {hint}"),
+                    None => failure.to_string(),
+                });
+                (url.to_owned(), warnings.into_iter().collect())
+            }
+        };
         Ok(Made {
             repo: args.repo.clone(),
             config: home.conf_file.display().to_string(),
-            storage: home.storage_dir()?.display().to_string(),
+            storage: place.describe(),
             public_key: home.key_file(KeyFile::Public).display().to_string(),
-            url: http.map_or(url, |http| format!("{http}/cvmfs/{}", args.repo)),
+            url,
             path,
+            warnings,
+        })
+    }
+
+    /// What is asked for, typed.
+    fn new_repository(&self, args: &Mkfs) -> Result<NewRepository> {
+        let hash = args.hash.as_deref().unwrap_or("sha1");
+        let (uid, gid) = args.owner.unwrap_or_else(|| {
+            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+            (uid.as_raw(), gid.as_raw())
+        });
+        let listen = self.settings.file.serve.listen;
+        Ok(NewRepository {
+            name: args.repo.clone(),
+            storage: new_storage(args)?,
+            keys: args.keys.clone(),
+            algorithm: hash
+                .parse()
+                .map_err(|e| Failure::usage(format!("--hash {hash:?}")).because(&e))?,
+            compression: args.compression.unwrap_or(Compression::Zlib),
+            uid,
+            gid,
+            url: format!("http://{listen}/cvmfs/{}", args.repo),
+            settings: Vec::new(),
         })
     }
 
@@ -100,11 +124,7 @@ impl Engine {
             repo: name.to_owned(),
             objects: removed.objects,
             bytes: removed.bytes,
-            left: removed
-                .left
-                .iter()
-                .map(|p| p.display().to_string())
-                .collect(),
+            left: removed.left,
         })
     }
 
@@ -255,4 +275,21 @@ fn standing(published: &Arc<Published>, removed_tags: Vec<String>) -> Result<Sta
         whitelist_days: days_until(head.whitelist().ends(), now),
         removed_tags,
     })
+}
+
+/// A directory or a bucket, by its look.
+fn new_storage(args: &Mkfs) -> Result<Option<NewStorage>> {
+    let text = args.storage.as_deref();
+    let Some(address) = text.filter(|text| text.starts_with(BUCKET_SCHEME)) else {
+        if args.s3_config.is_some() || args.create_bucket {
+            return Err(Failure::usage(
+                "--s3-config and --create-bucket are for a storage in a bucket",
+            )
+            .hint("name it with --storage s3://BUCKET/PREFIX"));
+        }
+        return Ok(text.map(|dir| NewStorage::Directory(dir.into())));
+    };
+    let bucket = NewBucket::new(address, &args.repo, args.s3_config.clone());
+    let bucket = bucket.map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(Some(NewStorage::Bucket(bucket, args.create_bucket)))
 }

@@ -135,6 +135,8 @@ fn kind_of_store(error: &StoreError) -> Option<Kind> {
         | StoreError::Corrupt { .. }
         | StoreError::TooLarge { .. } => Some(Kind::Damaged),
         StoreError::Io { source, .. } => Some(kind_of_io(source)),
+        StoreError::S3(error) if error.is_out_of_space() => Some(Kind::NoSpace),
+        StoreError::S3(error) if error.is_denied() => Some(Kind::Denied),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use formats::{Hash, ObjectName};
 
 use crate::failpoint::Injected;
+use crate::s3::S3Error;
 
 /// Shorthand of this crate.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -138,6 +139,9 @@ pub enum StoreError {
         /// What the HTTP library said.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// A bucket.
+    #[error(transparent)]
+    S3(#[from] S3Error),
     /// More bytes than this kind of file may have.
     #[error("{what} is larger than {limit} bytes")]
     TooLarge {
@@ -193,7 +197,11 @@ impl StoreError {
     /// True where space or quota ran out.
     #[must_use]
     pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Self::NoSpace { .. } | Self::Quota { .. })
+        match self {
+            Self::NoSpace { .. } | Self::Quota { .. } => true,
+            Self::S3(error) => error.is_out_of_space(),
+            _ => false,
+        }
     }
 
     /// The `io::ErrorKind` nearest to this, for a `Read` or `Write` that has to pass it on.
@@ -207,6 +215,8 @@ impl StoreError {
             Self::ReadOnlyFilesystem { .. } => io::ErrorKind::ReadOnlyFilesystem,
             Self::Corrupt { .. } => io::ErrorKind::InvalidData,
             Self::Io { source, .. } => source.kind(),
+            Self::S3(error) if error.is_out_of_space() => io::ErrorKind::StorageFull,
+            Self::S3(error) if error.is_denied() => io::ErrorKind::PermissionDenied,
             _ => io::ErrorKind::Other,
         }
     }

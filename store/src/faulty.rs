@@ -284,6 +284,14 @@ impl ObjectStore for FaultyStore {
         self.0.store.clean_leftovers()
     }
 
+    fn forget(&self) {
+        self.0.store.forget();
+    }
+
+    fn writers(&self) -> Option<usize> {
+        self.0.store.writers()
+    }
+
     fn local_dir(&self) -> Option<&Path> {
         self.0.store.local_dir()
     }

@@ -1,7 +1,7 @@
 //! Where objects and root files lie, and how a published revision is read from there.
 //!
 //! One blocking trait ([`ObjectStore`]) and its implementations: a directory ([`dir`]), a web
-//! server, read only ([`http`]), memory ([`memory`]), and a decorator that makes any of them fail on
+//! server, read only ([`http`]), a bucket ([`s3`]), memory ([`memory`]), and a decorator that makes any of them fail on
 //! demand ([`faulty`]). Over it a [`repository`] is verified, its [`revision`]s are read and so is
 //! the [`content`] of its files. Nothing here knows about staging or committing, prints, reads the
 //! environment or looks at the clock.
@@ -18,6 +18,7 @@ pub mod memory;
 pub mod object_store;
 pub mod repository;
 pub mod revision;
+pub mod s3;
 
 mod fetch;
 mod flight;
@@ -40,4 +41,5 @@ pub use object_store::{
 pub use owner::Owner;
 pub use repository::{CatalogFault, CatalogFile, Head, HeadError, Limits, RepoError, Repository};
 pub use revision::{Revision, Walk};
+pub use s3::{S3Error, S3Store};
 pub use sync::sync_filesystem;

@@ -111,6 +111,16 @@ pub trait ObjectStore: Send + Sync + Debug {
         Ok(None)
     }
 
+    /// Forgets what it remembers of the objects that are there: others may have removed some since,
+    /// and no more will until the caller is done.
+    fn forget(&self) {}
+
+    /// How many threads it serves best that store objects at the same time; none: as many as there
+    /// are processors.
+    fn writers(&self) -> Option<usize> {
+        None
+    }
+
     /// Takes an object that lies as a plain file on this machine without copying its bytes, if that
     /// can be done safely; `None` says "copy it yourself". The file must never change afterwards.
     ///

@@ -8,5 +8,6 @@ mod dir;
 mod golden;
 mod http;
 mod revision;
+mod s3;
 mod suite;
 mod tiny;

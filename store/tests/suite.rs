@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::sync::{Arc, Barrier};
 
-use formats::{Algorithm, Hash, ObjectKind, ObjectName};
+use formats::{Algorithm, Hash, ObjectKind, ObjectName, S3Conf};
 use store::{DirStore, Durability, FaultyStore, HttpOptions, HttpStore, Injected, MemoryStore};
-use store::{ObjectStore, StoreError, Stored, get, put, transfer, verify};
+use store::{ObjectStore, S3Store, StoreError, Stored, get, put, transfer, verify};
 
+use crate::support::s3::S3Server;
 use crate::support::server::Server;
 use crate::support::{list, name_of, noise, read, shared};
 
@@ -16,6 +17,7 @@ struct Fixture {
     reader: Arc<dyn ObjectStore>,
     _dir: Option<tempfile::TempDir>,
     _server: Option<Server>,
+    _s3: Option<S3Server>,
 }
 
 impl Fixture {
@@ -25,6 +27,7 @@ impl Fixture {
             writer: store,
             _dir: dir,
             _server: None,
+            _s3: None,
         }
     }
 }
@@ -61,6 +64,35 @@ fn http() -> Fixture {
         reader: shared(reader),
         _dir: Some(dir),
         _server: Some(server),
+        _s3: None,
+    }
+}
+
+fn s3_with(more: &str) -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let server = S3Server::start(&dir.path().join("bucket"));
+    let conf = S3Conf::parse(server.conf(more).as_bytes()).unwrap();
+    let store = S3Store::open(conf, "sub/repo.example.org", dir.path()).unwrap();
+    Fixture {
+        _s3: Some(server),
+        ..Fixture::same(shared(store), Some(dir))
+    }
+}
+
+fn s3() -> Fixture {
+    s3_with("")
+}
+
+/// What another wrote, and with other settings.
+fn s3_other() -> Fixture {
+    let site = s3_with("CVMFS_S3_REGION=eu-central-1\nCVMFS_S3_X_AMZ_ACL=\n");
+    let server = site._s3.as_ref().unwrap();
+    let conf = S3Conf::parse(server.conf("").as_bytes()).unwrap();
+    let dir = site._dir.as_ref().unwrap().path();
+    let reader = S3Store::open(conf, "/sub/repo.example.org/", dir).unwrap();
+    Fixture {
+        reader: shared(reader),
+        ..site
     }
 }
 
@@ -79,7 +111,7 @@ macro_rules! suite {
     };
 }
 
-suite!([memory, dir_batch, dir_each, passthrough, http]:
+suite!([memory, dir_batch, dir_each, passthrough, http, s3, s3_other]:
     what_is_kept_is_read_back,
     what_is_not_there_is_not_found,
     what_is_damaged_is_noticed,
@@ -87,7 +119,7 @@ suite!([memory, dir_batch, dir_each, passthrough, http]:
     it_is_a_source,
 );
 
-suite!([memory, dir_batch, dir_each, passthrough]:
+suite!([memory, dir_batch, dir_each, passthrough, s3, s3_other]:
     nothing_is_overwritten,
     what_is_dropped_is_gone,
     of_many_writers_one_adds,

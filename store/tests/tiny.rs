@@ -18,7 +18,7 @@ const PLACE: &str = "STORE_TEST_PLACE";
 const TINY_BYTES: usize = 2 << 20;
 
 /// Runs an ignored test of this binary in a process of its own, after some shell commands.
-fn alone(test: &str, wrap: &[&str], before: &str) {
+pub fn alone(test: &str, wrap: &[&str], before: &str) {
     let dir = tempfile::tempdir().unwrap();
     let script = format!(r#"{before} && exec "$0" --exact "$1" --ignored --nocapture"#);
     let mut argv: Vec<&str> = wrap.to_vec();

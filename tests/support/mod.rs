@@ -5,6 +5,12 @@ pub mod dice;
 pub mod gateway;
 pub mod golden;
 pub mod layer;
+#[allow(dead_code, reason = "another room's, who needs all of it")]
+#[path = "../../store/tests/support/s3.rs"]
+pub mod s3;
+#[allow(dead_code, reason = "another room's, who needs all of it")]
+#[path = "../../store/tests/support/s3_proxy.rs"]
+pub mod s3_proxy;
 pub mod script;
 pub mod small;
 pub mod trees;

@@ -32,11 +32,20 @@ pub fn assert_official_check(repo: &Repo) {
     let home = repo.publisher.home();
     let storage = home.storage_dir().unwrap();
     let server = Server::start(&storage);
+    assert_official_check_at(repo, &server.url());
+    let mut scrub = Command::new(TOOL);
+    run(scrub.args(["scrub", "-r"]).arg(storage.join("data")));
+}
+
+/// The same of what is read at a URL, of which only the web server knows where it lies.
+#[track_caller]
+pub fn assert_official_check_at(repo: &Repo, url: &str) {
+    let home = repo.publisher.home();
     let scratch = tempfile::tempdir().unwrap();
     let mut check = Command::new(TOOL);
     check
         .args(["check", "-c", "-l", "2", "-N", &home.name])
-        .args(["-r", &server.url()])
+        .args(["-r", url])
         .arg("-t")
         .arg(scratch.path())
         .arg("-k")
@@ -44,8 +53,6 @@ pub fn assert_official_check(repo: &Repo) {
         .arg("-R")
         .arg(home.spool_dir.join("reflog.chksum"));
     run(&mut check);
-    let mut scrub = Command::new(TOOL);
-    run(scrub.args(["scrub", "-r"]).arg(storage.join("data")));
 }
 
 #[track_caller]

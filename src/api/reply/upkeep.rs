@@ -80,8 +80,11 @@ pub struct Made {
     pub storage: String,
     /// What clients need.
     pub public_key: String,
-    /// Where clients find it while it is mounted.
+    /// Where clients find it: while it is mounted, unless it is in a bucket.
     pub url: String,
+    /// What keeps clients from reading it there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Where it is mounted, if it is.
     pub path: Option<String>,
 }

@@ -1,8 +1,8 @@
 //! Repositories that `cvmfs_server` made: whether prepub may publish them, and what stands in its way.
 
-use commit::RepoHome;
 use commit::home::KeyFile;
 use commit::stratum0::beside;
+use commit::{Place, RepoHome};
 use rustix::fs::{Access, access};
 
 use super::{failed, fine, warn};
@@ -73,7 +73,11 @@ fn repository(findings: &mut Vec<Finding>, home: &RepoHome) -> Result<()> {
 }
 
 fn storage(findings: &mut Vec<Finding>, home: &RepoHome) -> Result<()> {
-    let txn = home.storage_dir()?.join("data/txn");
+    // a bucket is looked at with the rest of the repository
+    let Place::Directory(dir) = home.place()? else {
+        return Ok(());
+    };
+    let txn = dir.join("data/txn");
     match access(&txn, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => fine(
             findings,

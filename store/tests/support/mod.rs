@@ -1,7 +1,11 @@
-//! What the tests share: names, golden repositories, a web server that misbehaves on demand.
+//! What the tests share: names, golden repositories, a web server and an S3
+//! server that misbehave on demand.
 
 pub mod golden;
 pub mod made;
+pub mod s3;
+#[allow(dead_code, reason = "what other rooms need of it, too")]
+pub mod s3_proxy;
 pub mod server;
 
 use std::io::Read;
