@@ -21,5 +21,6 @@ mod resign;
 mod rmfs;
 mod rollback;
 mod scale;
+mod server;
 mod tags;
 mod virtual_dir;

@@ -9,5 +9,6 @@ pub mod official;
 pub mod overlay;
 pub mod proxy;
 pub mod repo;
+pub mod server;
 pub mod tree;
 pub mod upkeep;
