@@ -20,6 +20,7 @@ use crate::repositories;
 use crate::state::{DaemonInfo, State};
 
 mod beside;
+mod server;
 
 /// A mount that does not answer within this hangs.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -240,6 +241,9 @@ fn repository(findings: &mut Vec<Finding>, state: &State, settings: &Settings, n
             }
             Err(error) => failed(findings, name, error.into()),
         }
+    }
+    if let Some(publisher) = published.server() {
+        server::look(findings, publisher);
     }
     match published.head(now) {
         Ok((_, Some(expired))) => failed(findings, name, expired),
