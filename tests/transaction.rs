@@ -376,8 +376,12 @@ fn a_publication_that_outlives_the_daemon_is_waited_for() {
         write(&world.ours().join(format!("d/{number}")), b"");
     }
     let mut commit = committing(&world);
-    let manifest = world.spool().join("is_publishing.lock");
-    until("a publication", || manifest.exists());
+    // the last of them is in the transaction; opening that takes the same lock for a moment
+    let (lock, last) = (
+        world.spool().join("is_publishing.lock"),
+        world.theirs().join("d/99"),
+    );
+    until("a publication", || last.exists() && lock.exists());
     world.kill();
     commit.wait().unwrap();
     world.mount();
