@@ -246,6 +246,8 @@ pub enum PublisherKind {
     Stratum0,
     /// A repository gateway: `cvmfs_gateway`.
     Gateway,
+    /// `cvmfs_server`, in a transaction of its own.
+    CvmfsServer,
 }
 
 impl PublisherKind {
@@ -255,6 +257,7 @@ impl PublisherKind {
         match self {
             Self::Stratum0 => "stratum0",
             Self::Gateway => "gateway",
+            Self::CvmfsServer => "cvmfs-server",
         }
     }
 }

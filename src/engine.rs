@@ -33,6 +33,7 @@ mod manage;
 mod patience;
 pub mod published;
 pub mod repo;
+pub mod server;
 pub mod turn;
 
 pub use look::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};

@@ -6,7 +6,7 @@
 //! own, where the tools are missing too ([`laid_out`]).
 
 mod laid_out;
-mod server;
+pub mod server;
 
 use std::fs;
 use std::path::Path;
@@ -249,7 +249,7 @@ fn a_mount_of_theirs_that_is_in_use_is_left_to_its_users() {
 
 /// Waits until something is so.
 #[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}: not within a minute");

@@ -32,6 +32,7 @@ mod space;
 mod support;
 mod sweep;
 mod tidy;
+mod transaction;
 mod unmounting;
 mod users;
 mod workloads;

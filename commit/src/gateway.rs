@@ -20,7 +20,6 @@ mod client;
 mod duration;
 mod error;
 mod key;
-mod landed;
 mod lease;
 mod leases;
 mod outbox;
@@ -38,9 +37,9 @@ use store::{Head, ObjectStore, Repository};
 pub use error::GatewayError;
 pub use key::{Key, KeyError};
 
-use crate::head;
 use crate::home::RepoHome;
 use crate::publisher::{Lease, NewRevision, Publisher, PublisherError};
+use crate::{head, landed};
 use client::Client;
 use leases::Leases;
 use outbox::Outbox;

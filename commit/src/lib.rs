@@ -1,8 +1,8 @@
 //! A change set in, a visible revision out.
 //!
 //! In reading order: the straight way ([`publish`]) and its durable states ([`txn`]); what a
-//! publisher has to offer ([`publisher`]), the one that is built in ([`stratum0`]) and the one that asks
-//! a repository gateway ([`gateway`]); how changes become catalogs ([`catalogs`]), what of them is published at all ([`policy`]) and what collides
+//! publisher has to offer ([`publisher`]), the one that is built in ([`stratum0`]), the one that asks
+//! a repository gateway ([`gateway`]) and the one that runs `cvmfs_server` ([`cvmfs_server`]); how changes become catalogs ([`catalogs`]), what of them is published at all ([`policy`]) and what collides
 //! ([`conflicts`]); a look ahead ([`preview`]) and a judgement ([`check`]); where a repository keeps its things ([`home`]), and
 //! the verbs that make, mend and end one.
 //!
@@ -15,6 +15,7 @@
 pub mod publish;
 pub mod txn;
 
+pub mod cvmfs_server;
 pub mod gateway;
 pub mod publisher;
 pub mod stratum0;
@@ -38,12 +39,15 @@ pub mod tags;
 mod content;
 #[cfg(test)]
 mod corpus;
+mod difference;
 mod head;
+mod landed;
 mod objects;
 mod virtual_dir;
 
 pub use conflicts::{Conflict, ConflictKind, Conflicts};
 pub use content::ContentError;
+pub use cvmfs_server::{CvmfsServer, CvmfsServerOptions, ServerError};
 pub use gateway::{Gateway, GatewayError, GatewayOptions};
 pub use home::{HomeError, RepoHome};
 pub use mkfs::{MkfsError, NewRepository, NewStorage, mkfs};

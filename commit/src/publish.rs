@@ -343,7 +343,7 @@ impl Commit<'_> {
         objects::check_referred(&plan.referred, storage)?;
         let report = plan.report.clone();
         let closed = plan.close(
-            storage,
+            self.publisher.catalogs().as_ref(),
             seconds(now),
             manifest.revision.saturating_add(1),
             &mut |done, total| self.progress.step(Step::Catalogs, done, total),

@@ -128,6 +128,14 @@ pub enum PublisherError {
         /// Why.
         source: Box<crate::gateway::GatewayError>,
     },
+    /// `cvmfs_server`, or what it published.
+    #[error("cvmfs_server and {repo}")]
+    Server {
+        /// Which repository.
+        repo: String,
+        /// Why.
+        source: Box<crate::cvmfs_server::ServerError>,
+    },
     /// The last step failed, and is known to be over. Where nothing became visible, it may be tried
     /// anew, from a new lease on.
     #[error("the gateway of {repo} did not publish")]
@@ -147,7 +155,7 @@ pub enum PublisherError {
     },
     /// Changes that this publisher has no way to make.
     #[error(
-        "{} of {repo} cannot be published through a gateway; undo them, or publish them on the gateway's own machine",
+        "{} of {repo} cannot be published in this way; undo them, or publish them with the publisher stratum0, where the storage and the keys are",
         count(.named.len() as u64 + .more)
     )]
     Refused {
@@ -196,17 +204,27 @@ pub struct Refused {
     pub why: RefusedWhy,
 }
 
-/// Why a gateway's receiver cannot make a change.
+/// Why a publisher cannot make a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusedWhy {
-    /// It drops fifos, sockets and devices silently.
+    /// A gateway's receiver drops fifos, sockets and devices silently.
     SpecialFile,
-    /// It gives up at a published file with hard links that is changed or removed.
+    /// A gateway's receiver gives up at a published file with hard links that is changed or removed.
     HardLink,
-    /// It crashes where a directory that has directories becomes anything else.
+    /// A gateway's receiver crashes where a directory that has directories becomes anything else.
     DirectoryReplaced,
-    /// It never looks at the root directory's own row.
+    /// Neither a gateway's receiver nor `cvmfs_server` looks at the root directory's own row.
     RootAttributes,
+    /// `cvmfs_server` takes it for what a file is made of.
+    GraftName,
+    /// The union that `cvmfs_server` mounts takes it for a sign of its own.
+    UnionsOwn,
+    /// `cvmfs_server` says these two of all files of a publication, or of none.
+    ExternalFile,
+    /// Whoever is not root makes no devices.
+    NeedsRoot,
+    /// Whoever is not root makes files of nobody else.
+    OtherOwner,
 }
 
 impl std::fmt::Display for Refused {
@@ -218,6 +236,17 @@ impl std::fmt::Display for Refused {
                 "a directory with directories in it cannot become something else at once; commit its removal first"
             }
             RefusedWhy::RootAttributes => "mode, owner and times of the root directory stay",
+            RefusedWhy::GraftName => {
+                "cvmfs_server takes a file of such a name for the content of another"
+            }
+            RefusedWhy::UnionsOwn => {
+                "a device 0:0 and attributes trusted.overlay.* mean something to overlayfs"
+            }
+            RefusedWhy::ExternalFile => "external data and direct I/O stay what they are",
+            RefusedWhy::NeedsRoot => "devices are made by root alone; run prepub as root",
+            RefusedWhy::OtherOwner => {
+                "it belongs to another user or group, and only root can give it away; run prepub as root, or chown it"
+            }
         };
         write!(f, "{}: {why}", self.path)
     }
@@ -258,8 +287,13 @@ pub trait Publisher: Send + Sync {
     /// When the configuration cannot be read or makes no sense.
     fn params(&self) -> Result<Params, PublisherError>;
 
-    /// Where objects go before the lease; catalogs too, under it.
+    /// Where objects go before the lease.
     fn storage(&self) -> &Arc<dyn ObjectStore>;
+
+    /// Where catalogs go under it; what is published and stored can be read there, too.
+    fn catalogs(&self) -> &Arc<dyn ObjectStore> {
+        self.storage()
+    }
 
     /// The published head, verified, and for how long its whitelist is valid.
     ///

@@ -20,7 +20,7 @@
 mod beside;
 mod lease;
 pub(crate) mod locks;
-mod mounts;
+pub(crate) mod mounts;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

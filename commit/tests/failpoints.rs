@@ -8,6 +8,7 @@
 mod support;
 
 mod interrupted;
+mod transacted;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -23,5 +23,6 @@ mod rmfs;
 mod rollback;
 mod scale;
 mod side_by_side;
+mod server;
 mod tags;
 mod virtual_dir;

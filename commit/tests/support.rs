@@ -16,5 +16,6 @@ pub mod s3;
 #[allow(dead_code, reason = "another room's, who needs all of it")]
 #[path = "../../store/tests/support/s3_proxy.rs"]
 pub mod s3_proxy;
+pub mod server;
 pub mod tree;
 pub mod upkeep;

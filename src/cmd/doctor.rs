@@ -22,6 +22,7 @@ use crate::repositories;
 use crate::state::{DaemonInfo, State};
 
 mod beside;
+mod server;
 
 /// A mount that does not answer within this hangs.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -244,6 +245,9 @@ fn repository(findings: &mut Vec<Finding>, state: &State, settings: &Settings, n
         }
     }
     in_a_bucket(findings, &published.home);
+    if let Some(publisher) = published.server() {
+        server::look(findings, publisher);
+    }
     match published.head(now) {
         Ok((_, Some(expired))) => failed(findings, name, expired),
         Ok((head, None)) => {

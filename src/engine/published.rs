@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use commit::publisher::Publisher;
-use commit::{Gateway, RepoHome, Stratum0};
+use commit::{CvmfsServer, Gateway, RepoHome, Stratum0};
 use store::{Head, Repository};
 
 use crate::config::{PublisherKind, Settings};
@@ -22,6 +22,7 @@ pub struct Published {
     publisher: Arc<dyn Publisher>,
     stratum0: Option<Arc<Stratum0>>,
     gateway: Option<Arc<Gateway>>,
+    server: Option<Arc<CvmfsServer>>,
 }
 
 impl Published {
@@ -33,7 +34,7 @@ impl Published {
         let home = repositories::home(state, settings, name)?;
         let cache = state.cache(name);
         let kind = settings.repository(name).publisher;
-        let (mut stratum0, mut gateway) = (None, None);
+        let (mut stratum0, mut gateway, mut server) = (None, None, None);
         let publisher: Arc<dyn Publisher> = match kind {
             PublisherKind::Stratum0 => {
                 let opened = Arc::new(Stratum0::open(home.clone(), &cache)?);
@@ -46,6 +47,12 @@ impl Published {
                 gateway = Some(Arc::clone(&opened));
                 opened
             }
+            PublisherKind::CvmfsServer => {
+                let options = super::server::options(state, &home)?;
+                let opened = Arc::new(CvmfsServer::open(home.clone(), options, &cache)?);
+                server = Some(Arc::clone(&opened));
+                opened
+            }
         };
         Ok(Self {
             name: name.to_owned(),
@@ -54,6 +61,7 @@ impl Published {
             publisher,
             stratum0,
             gateway,
+            server,
         })
     }
 
@@ -91,6 +99,12 @@ impl Published {
     #[must_use]
     pub fn gateway(&self) -> Option<&Gateway> {
         self.gateway.as_deref()
+    }
+
+    /// `cvmfs_server`, if that is who publishes it.
+    #[must_use]
+    pub fn server(&self) -> Option<&CvmfsServer> {
+        self.server.as_deref()
     }
 
     /// Reads what is published.

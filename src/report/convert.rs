@@ -11,7 +11,9 @@ use commit::resign::ResignError;
 use commit::rmfs::RmfsError;
 use commit::rollback::RollbackError;
 use commit::tags::TagsError;
-use commit::{CommitError, GatewayError, HomeError, MkfsError, ObjectsError, PublisherError};
+use commit::{
+    CommitError, GatewayError, HomeError, MkfsError, ObjectsError, PublisherError, ServerError,
+};
 use fsimpl::session::MountError;
 use fsimpl::{AbortError, FreezeError, FsError, StageError};
 use store::{HeadError, RepoError, StoreError};
@@ -113,6 +115,7 @@ fn kind_of_publisher(error: &PublisherError) -> Option<Kind> {
         PublisherError::Gateway { source, .. } | PublisherError::NotDone { source, .. } => {
             kind_of_gateway(source)
         }
+        PublisherError::Server { source, .. } => kind_of_server(source),
         PublisherError::WhitelistExpired { .. } => Some(Kind::Expired),
         PublisherError::TagExists { .. } => Some(Kind::Failed),
         _ => None,
@@ -122,6 +125,18 @@ fn kind_of_publisher(error: &PublisherError) -> Option<Kind> {
 fn kind_of_gateway(error: &GatewayError) -> Option<Kind> {
     match error {
         GatewayError::InvalidKey { .. } | GatewayError::PathNotAllowed { .. } => Some(Kind::Denied),
+        _ => None,
+    }
+}
+
+fn kind_of_server(error: &ServerError) -> Option<Kind> {
+    match error {
+        ServerError::NotOwner { .. } => Some(Kind::Denied),
+        ServerError::ThroughGateway | ServerError::ExternalData => Some(Kind::Usage),
+        ServerError::Union { source, .. } | ServerError::Apply { source, .. } => {
+            Some(kind_of_io(source))
+        }
+        ServerError::Content { source, .. } => kind_of_store(source),
         _ => None,
     }
 }
@@ -313,6 +328,16 @@ impl From<CommitError> for Failure {
                     more => failure.paths([format!("and {more} more")]),
                 }
             }
+            CommitError::Publisher(PublisherError::Server { source, .. }) => match &**source {
+                ServerError::Differs { named, more, .. } => {
+                    let failure = plain(&error).paths(named);
+                    match more {
+                        0 => failure,
+                        more => failure.paths([format!("and {more} more")]),
+                    }
+                }
+                _ => plain(&error),
+            },
             CommitError::TagName(_) => Self {
                 kind: Kind::Usage,
                 ..plain(&error)

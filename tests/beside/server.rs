@@ -25,6 +25,11 @@ pub struct Server {
 impl Server {
     /// A new repository; none where the tool, root or a web server is missing.
     pub fn new(owner: &str) -> Option<Self> {
+        Self::publishing(owner, "stratum0")
+    }
+
+    /// The same with another publisher of ours.
+    pub fn publishing(owner: &str, publisher: &str) -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let on_path = std::env::split_paths(&path).any(|dir| dir.join("cvmfs_server").is_file());
         let serves = TcpStream::connect("127.0.0.1:80").is_ok();
@@ -44,7 +49,7 @@ impl Server {
             _alone: alone,
         };
         world.sandbox.configure(&format!(
-            "[serve]\nenabled = false\n[stage]\nsettle = \"10ms\"\nrefresh_interval = \"100ms\"\n[repository.\"{}\"]\n",
+            "[serve]\nenabled = false\n[stage]\nsettle = \"10ms\"\nrefresh_interval = \"100ms\"\n[repository.\"{}\"]\npublisher = {publisher:?}\n",
             world.name
         ));
         world.ok(&["mkfs", "-z", "-o", owner, &world.name]);
@@ -73,6 +78,19 @@ impl Server {
         self.sandbox.kill();
     }
 
+    /// SIGTERM; the daemon has ended when this returns.
+    pub fn terminate(&mut self) {
+        let pid = i32::try_from(self.sandbox.daemon_pid()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.sandbox.wait_for_exit();
+    }
+
+    /// The daemon that a failpoint ended is gone.
+    pub fn has_died(&mut self) -> bool {
+        self.sandbox.has_died()
+    }
+
     /// The repository on our mount.
     pub fn ours(&self) -> PathBuf {
         self.sandbox.mountpoint().join(&self.name)
@@ -83,7 +101,7 @@ impl Server {
         Path::new("/cvmfs").join(&self.name)
     }
 
-    fn spool(&self) -> PathBuf {
+    pub fn spool(&self) -> PathBuf {
         Path::new("/var/spool/cvmfs").join(&self.name)
     }
 
@@ -121,6 +139,14 @@ impl Server {
         let output = self.run(args);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(!output.status.success(), "cvmfs_server {args:?}: {said}");
+    }
+
+    /// What `cvmfs_server` says, and its exit code.
+    pub fn refusal(&self, args: &[&str]) -> (i32, String) {
+        let output = self.run(args);
+        let text = [&output.stdout[..], &output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        (output.status.code().unwrap(), text)
     }
 
     pub fn prepub(&self, args: &[&str]) -> Command {
@@ -251,7 +277,7 @@ impl Server {
             let dir = self.storage().join(format!("data/{byte:02x}"));
             found.extend(names_in(&dir).into_iter().map(|name| dir.join(name)));
         }
-        assert!(found.len() > 30, "{found:?}");
+        assert!(found.len() > 20, "{found:?}");
         for file in found {
             assert_eq!(
                 fs::metadata(&file).unwrap().uid(),

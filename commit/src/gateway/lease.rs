@@ -15,10 +15,10 @@ use super::error::GatewayError;
 use super::leases::Held;
 use super::outbox::{Outbox, is_whole};
 use super::pack::{self, Item, OBJECT_BYTES_MAX, Pack};
-use super::{Gateway, landed, scope};
-use crate::head;
+use super::{Gateway, scope};
 use crate::publisher::{Lease, NewRevision, Publisher, PublisherError, Record};
 use crate::stratum0::seconds;
+use crate::{head, landed};
 
 /// How often a path is leased anew because the directory above it has gone meanwhile.
 const MOVES_MAX: u32 = 3;

@@ -30,7 +30,7 @@ use crate::publisher::PublisherError;
 
 const PUBLISHING: &str = "is_publishing.lock";
 const COLLECTING: &str = "is_collecting.lock";
-const TRANSACTION: &str = "in_transaction.lock";
+pub(crate) const TRANSACTION: &str = "in_transaction.lock";
 /// What a [`TRANSACTION`] of ours holds.
 const OURS: &[u8] = b"prepub\n";
 /// Says that the next transaction starts from another revision than the newest.
@@ -242,7 +242,7 @@ fn give(file: &File, path: &Path) -> Result<(), PublisherError> {
 }
 
 /// Refuses a repository in which `cvmfs_server` has a transaction open.
-pub(super) fn theirs(home: &RepoHome) -> Result<(), PublisherError> {
+pub(crate) fn theirs(home: &RepoHome) -> Result<(), PublisherError> {
     let path = home.spool_dir.join(TRANSACTION);
     match fs::symlink_metadata(&path) {
         Ok(found) if !is_ours(&path) => Err(PublisherError::Transaction {

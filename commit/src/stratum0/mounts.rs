@@ -32,7 +32,7 @@ const HASH_BYTES_MAX: usize = 256;
 
 /// See the module's head.
 #[derive(Clone, Debug)]
-pub(super) struct Mounts {
+pub(crate) struct Mounts {
     name: String,
     rdonly: PathBuf,
     union: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct Mounts {
 
 impl Mounts {
     /// Those of a repository of `cvmfs_server`.
-    pub(super) fn of(home: &RepoHome) -> Self {
+    pub(crate) fn of(home: &RepoHome) -> Self {
         let conf = home.conf().ok();
         let union = conf.as_ref().and_then(|conf| conf.get("CVMFS_UNION_DIR"));
         let default = || Path::new("/cvmfs").join(&home.name);
@@ -51,13 +51,23 @@ impl Mounts {
         }
     }
 
+    /// Where the union is.
+    pub(crate) fn union(&self) -> &Path {
+        &self.union
+    }
+
+    /// True if something is mounted there.
+    pub(crate) fn is_there(&self) -> bool {
+        options(&self.union).is_some()
+    }
+
     /// True if a transaction has made the union writable.
-    pub(super) fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         options(&self.union).is_some_and(|options| options.split(',').any(|option| option == "rw"))
     }
 
     /// The root catalog that the lower mount shows; none if nothing is mounted.
-    pub(super) fn shown(&self) -> Option<Hash> {
+    pub(crate) fn shown(&self) -> Option<Hash> {
         options(&self.rdonly)?;
         let mut text = [0_u8; HASH_BYTES_MAX];
         let length = rustix::fs::getxattr(&self.rdonly, ROOT_HASH, &mut text[..]).ok()?;

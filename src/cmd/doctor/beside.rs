@@ -7,7 +7,7 @@ use rustix::fs::{Access, access};
 
 use super::{failed, fine, warn};
 use crate::api::reply::Finding;
-use crate::config::Settings;
+use crate::config::{PublisherKind, Settings};
 use crate::report::{Failure, Kind, Result, transaction_hint};
 use crate::repositories;
 use crate::users;
@@ -19,14 +19,19 @@ pub fn look(findings: &mut Vec<Finding>, settings: &Settings, only: Option<&str>
         None => repositories::configured(settings)?,
     };
     for home in homes.iter().filter(|home| home.exists()) {
-        if let Err(failure) = repository(findings, home) {
+        let publisher = settings.repository(&home.name).publisher;
+        if let Err(failure) = repository(findings, home, publisher) {
             failed(findings, &home.name, failure);
         }
     }
     Ok(())
 }
 
-fn repository(findings: &mut Vec<Finding>, home: &RepoHome) -> Result<()> {
+fn repository(
+    findings: &mut Vec<Finding>,
+    home: &RepoHome,
+    publisher: PublisherKind,
+) -> Result<()> {
     let name = &home.name;
     let found = beside(home)?;
     let me = rustix::process::geteuid();
@@ -47,8 +52,10 @@ fn repository(findings: &mut Vec<Finding>, home: &RepoHome) -> Result<()> {
             .hint(format!("run prepub as root or as {owner}")),
         ),
     }
-    storage(findings, home)?;
-    keys(findings, home);
+    if publisher == PublisherKind::Stratum0 {
+        storage(findings, home)?;
+        keys(findings, home);
+    }
     if let Some((uid, since)) = found.transaction {
         let text = "cvmfs_server has a transaction open; commits are refused until it ends";
         warn(findings, name, text, transaction_hint(name, uid, since));

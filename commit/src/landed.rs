@@ -1,20 +1,17 @@
 //! Whether a commit whose answer was lost, or that was refused at its end, became visible.
 //!
-//! The receiver makes catalogs of its own, so the hash that was committed is found nowhere. What is
-//! compared is content: paths at which our revision differs from its base, in each revision published
-//! since. A commit is all or nothing, and the lease kept others off those paths, so a revision that has
-//! ours there is the one. Nothing here asks the gateway.
+//! A gateway's receiver and `cvmfs_server` make catalogs of their own, so the hash that was committed is
+//! found nowhere. What is compared is content: paths at which our revision differs from its base, in
+//! each revision published since. A commit is all or nothing, and the lease kept others off those paths,
+//! so a revision that has ours there is the one. Nothing here asks whoever published.
 
 use std::sync::Arc;
 
-use formats::catalog::{Role, Row};
-use formats::entry::{Entry, Kind};
 use formats::hash::Hash;
 use formats::object::{ObjectKind, ObjectName};
-use formats::path::{Name, RepoPath};
 use store::{RepoError, Repository, Revision};
 
-use crate::conflicts::same_catalog;
+use crate::difference::{self, Step, bare};
 use crate::publisher::{NewRevision, PublisherError};
 
 /// Longest chain of revisions that is searched.
@@ -30,7 +27,7 @@ struct Link {
 }
 
 /// The revision that made `ours` visible, if one did; `head` is the published root catalog.
-pub(super) fn find(
+pub(crate) fn find(
     repo: &Arc<Repository>,
     head: Hash,
     ours: &NewRevision,
@@ -51,18 +48,18 @@ pub(super) fn find(
     }
     let base = repo.revision(&ours.previous_root).map_err(failed)?;
     let wanted = repo.revision(&ours.root_hash).map_err(failed)?;
-    let paths = changed(&base, &wanted).map_err(failed)?;
+    let steps = difference::between(&base, &wanted, PATHS_MAX).map_err(failed)?;
     for link in chain.iter().rev() {
         let revision = repo.revision(&link.root).map_err(failed)?;
-        if agree(&wanted, &revision, &paths).map_err(failed)? {
+        if agree(&wanted, &revision, &steps).map_err(failed)? {
             return Ok(Some(made(ours, link)));
         }
     }
     Ok(None)
 }
 
-/// The revision of a number that the gateway has answered with.
-pub(super) fn numbered(
+/// The revision of a number that whoever published has answered with.
+pub(crate) fn numbered(
     repo: &Arc<Repository>,
     head: Hash,
     ours: &NewRevision,
@@ -127,8 +124,8 @@ fn is_there(repo: &Repository, root: &Hash) -> Result<bool, PublisherError> {
         })
 }
 
-fn agree(a: &Revision, b: &Revision, paths: &[RepoPath]) -> Result<bool, RepoError> {
-    for path in paths {
+fn agree(a: &Revision, b: &Revision, steps: &[Step]) -> Result<bool, RepoError> {
+    for Step { path, .. } in steps {
         let (a, b) = (a.find(path)?, b.find(path)?);
         let same = match (&a, &b) {
             (None, None) => true,
@@ -140,61 +137,4 @@ fn agree(a: &Revision, b: &Revision, paths: &[RepoPath]) -> Result<bool, RepoErr
         }
     }
     Ok(true)
-}
-
-/// An entry without what the receiver makes anew.
-fn bare(entry: &Entry) -> Entry {
-    let mut entry = entry.clone();
-    match &mut entry.kind {
-        Kind::Directory { size } => *size = 0,
-        Kind::Regular(file) => file.link_group = 0,
-        _ => {}
-    }
-    entry
-}
-
-/// Paths at which two revisions differ; of what is only in one, the topmost. The root directory's own
-/// row is none of them: no receiver changes it.
-fn changed(base: &Revision, new: &Revision) -> Result<Vec<RepoPath>, RepoError> {
-    let mut found = Vec::new();
-    let mut pending = vec![RepoPath::root()];
-    while let Some(dir) = pending.pop() {
-        if found.len() >= PATHS_MAX {
-            break;
-        }
-        if same_catalog(base, new, &dir)? {
-            continue;
-        }
-        let (was, is) = (base.listing(&dir)?, new.listing(&dir)?);
-        let twin = |rows: &[Row], name: &[u8]| {
-            let at = rows.binary_search_by(|row| row.name.as_slice().cmp(name));
-            at.ok()
-        };
-        for row in was.iter().filter(|row| row.role != Role::Bind) {
-            let Ok(name) = Name::new(&row.name) else {
-                continue;
-            };
-            let path = dir.join(&name);
-            match twin(&is, &row.name).map(|at| &is[at]) {
-                Some(now) => {
-                    if bare(&row.entry) != bare(&now.entry) {
-                        found.push(path.clone());
-                    }
-                    if row.entry.is_dir() && now.entry.is_dir() {
-                        pending.push(path);
-                    }
-                }
-                None => found.push(path),
-            }
-        }
-        for row in is.iter().filter(|row| row.role != Role::Bind) {
-            if twin(&was, &row.name).is_none()
-                && let Ok(name) = Name::new(&row.name)
-            {
-                found.push(dir.join(&name));
-            }
-        }
-    }
-    found.truncate(PATHS_MAX);
-    Ok(found)
 }
