@@ -14,6 +14,7 @@ mod damage;
 mod double;
 mod doubt;
 mod faults;
+mod gateway;
 mod golden;
 mod installs;
 mod manager;
