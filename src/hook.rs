@@ -261,13 +261,18 @@ fn publish(
             settle::retire_into(repo, snapshot, &head.manifest().root_catalog)?;
             Ok(None)
         }
-        Err(error) => match settle::after_failure(repo, (snapshot, progress.1), error) {
-            Ok(visible) => Ok(Some(visible)),
-            Err(failure) => {
-                let failure = say_what_is_left(repo, failure);
-                Err(failure.while_doing(format!("nothing of {} was published", repo.name())))
+        Err(error) => {
+            let is_published = error.is_published();
+            match settle::after_failure(repo, (snapshot, progress.1), error) {
+                Ok(visible) => Ok(Some(visible)),
+                // it says itself what is
+                Err(failure) if is_published => Err(failure),
+                Err(failure) => {
+                    let failure = say_what_is_left(repo, failure);
+                    Err(failure.while_doing(format!("nothing of {} was published", repo.name())))
+                }
             }
-        },
+        }
     }
 }
 

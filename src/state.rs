@@ -148,11 +148,13 @@ impl State {
     }
 
     /// A directory with other things in it is nobody's state: `--state-dir /home` must not fill it.
+    /// Keys and parameters may have been laid there for it (docs/publishing.md, "gateway").
     fn refuse_foreign(&self) -> Result<()> {
         let entries = fs::read_dir(&self.dir).map_err(|e| cannot_write(&self.dir, &e))?;
         for entry in entries {
             let name = entry.map_err(|e| cannot_write(&self.dir, &e))?.file_name();
-            if name != "lock" && name != "lost+found" {
+            let is_ours = ["lock", "lost+found", "keys", "repositories"];
+            if !is_ours.iter().any(|known| name == **known) {
                 return Err(Failure::usage(format!(
                     "{} is not empty and holds no state of prepub",
                     self.dir.display()

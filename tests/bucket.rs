@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 use commit::RepoHome;
 use store::{HttpOptions, HttpStore, ObjectStore};
 
-use crate::support::gateway::Gateway;
 use crate::support::gateway::auth::Key;
+use crate::support::gateway::{Gateway, MAX_LEASE};
 use crate::support::s3::{BUCKET, KEY, S3Server, SECRET};
 use crate::support::s3_proxy::{Fault, S3Proxy};
 use crate::support::{REPO, Sandbox, can_mount, skip_unless, write};
@@ -212,7 +212,7 @@ fn through_a_gateway_into_its_bucket() {
         secret: "secret1".into(),
         path: "/".into(),
     };
-    let gateway = Gateway::start(home.clone(), vec![key]);
+    let gateway = Gateway::start(home.clone(), vec![key], MAX_LEASE);
 
     let mut ours = Sandbox::new();
     // a state is there since its first repository

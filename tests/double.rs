@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 use commit::RepoHome;
 
-use crate::support::gateway::Gateway;
 use crate::support::gateway::auth::Key;
+use crate::support::gateway::{Gateway, MAX_LEASE};
 use crate::support::{REPO, Sandbox};
 use client::Client;
 use draft::{Draft, Made, Snapshot};
@@ -39,7 +39,7 @@ impl Stage {
         sandbox.ok(["mkfs", repo]);
         let home = RepoHome::embedded(&sandbox.state(), repo).unwrap();
         let first = keys[0].clone();
-        let gateway = Gateway::start(home, keys);
+        let gateway = Gateway::start(home, keys, MAX_LEASE);
         let client = Client::new(gateway.address(), repo, &first.id, &first.secret);
         Self {
             gateway,

@@ -15,6 +15,7 @@ mod damage;
 mod double;
 mod doubt;
 mod faults;
+mod gateway;
 mod golden;
 mod installs;
 mod manager;

@@ -17,7 +17,7 @@ use crate::catalogs::{Plan, Wish};
 use crate::conflicts::{self, Conflicts};
 use crate::policy::{self, DroppedXattr};
 use crate::publish::CommitError;
-use crate::publisher::Publisher;
+use crate::publisher::{Publisher, PublisherError, Refused};
 
 /// What would happen to one path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,10 @@ pub struct Preview {
     pub limits: Vec<LimitExceeded>,
     /// What collides with the newest revision.
     pub conflicts: Conflicts,
+    /// What the publisher cannot make; a commit is refused for it.
+    pub refused: Vec<Refused>,
+    /// How many more there are.
+    pub refused_more: u64,
 }
 
 /// Looks at what publishing `change_set` on the newest revision would do. `work_dir` is an empty
@@ -86,7 +90,8 @@ pub struct Preview {
 ///
 /// # Errors
 /// Those of a commit that does not get as far as storing anything. Conflicts are none of them: where
-/// changes collide, what is shown is what `--on-conflict ours` would do.
+/// changes collide, what is shown is what `--on-conflict ours` would do. Nor is what the publisher
+/// refuses.
 pub fn preview(
     change_set: &ChangeSet,
     staged: &dyn ObjectStore,
@@ -103,6 +108,11 @@ pub fn preview(
     };
     let revision = repository.revision_of(&head).map_err(compare)?;
     let conflicts = conflicts::find(repository, &revision, &params, change_set).map_err(compare)?;
+    let (refused, refused_more) = match publisher.fits(change_set, &head) {
+        Ok(()) => (Vec::new(), 0),
+        Err(PublisherError::Refused { named, more, .. }) => (named, more),
+        Err(other) => return Err(other.into()),
+    };
     let wish = Wish {
         change_set,
         params: &params,
@@ -161,6 +171,8 @@ pub fn preview(
         broken_links: report.broken_links,
         limits: report.limits,
         conflicts,
+        refused,
+        refused_more,
     })
 }
 

@@ -30,6 +30,7 @@ use store::{Injected, RepoError, failpoint};
 
 use crate::catalogs::{CatalogsError, Plan, Wish};
 use crate::conflicts::{self, Conflicts};
+use crate::cvmfs_server::ServerError;
 use crate::objects::{self, ObjectsError, StoredObjects};
 use crate::policy;
 use crate::publisher::{NewRevision, Publisher, PublisherError};
@@ -107,6 +108,17 @@ pub enum CommitError {
     /// The commit's own record.
     #[error(transparent)]
     Txn(#[from] TxnError),
+}
+
+impl CommitError {
+    /// True if a revision is visible all the same, and is not what was wanted.
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        let Self::Publisher(PublisherError::Server { source, .. }) = self else {
+            return false;
+        };
+        matches!(**source, ServerError::Differs { .. })
+    }
 }
 
 impl From<Injected> for CommitError {

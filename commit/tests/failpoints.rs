@@ -7,6 +7,7 @@
 #[allow(clippy::print_stderr, reason = "a test that skips says so")]
 mod support;
 
+mod gateway_steps;
 mod interrupted;
 mod transacted;
 

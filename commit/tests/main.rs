@@ -22,7 +22,7 @@ mod resign;
 mod rmfs;
 mod rollback;
 mod scale;
-mod side_by_side;
 mod server;
+mod side_by_side;
 mod tags;
 mod virtual_dir;

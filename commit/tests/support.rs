@@ -6,6 +6,7 @@ pub mod checked;
 pub mod gateway;
 pub mod golden;
 pub mod healthy;
+pub mod node;
 pub mod official;
 pub mod overlay;
 pub mod proxy;
@@ -17,5 +18,13 @@ pub mod s3;
 #[path = "../../store/tests/support/s3_proxy.rs"]
 pub mod s3_proxy;
 pub mod server;
+pub mod site;
 pub mod tree;
 pub mod upkeep;
+
+/// The double of a gateway, which the workspace's tests hold against the real one.
+#[path = "../../tests/support"]
+mod shared {
+    #[allow(dead_code, reason = "what other tests need of it")]
+    pub mod gateway;
+}

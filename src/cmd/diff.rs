@@ -49,7 +49,7 @@ pub fn show(diff: &reply::Diff, json: bool) -> Result<()> {
 fn describe(diff: &reply::Diff, only_figures: bool) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "{} against revision {}", diff.repo, diff.revision);
-    if diff.changes.is_empty() && diff.conflicts.is_empty() {
+    if diff.changes.is_empty() && diff.conflicts.is_empty() && diff.refused.is_empty() {
         out.push_str("  nothing to publish\n");
         return out;
     }
@@ -93,6 +93,7 @@ fn describe(diff: &reply::Diff, only_figures: bool) -> String {
         "conflicts with the newest revision",
         &diff.conflicts,
     );
+    remarks(&mut out, "refused by the publisher", &diff.refused);
     out
 }
 

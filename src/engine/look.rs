@@ -355,6 +355,10 @@ fn describe(name: &str, preview: Preview) -> reply::Diff {
     if preview.conflicts.more > 0 {
         conflicts.push(format!("and {} more", preview.conflicts.more));
     }
+    let mut refused: Vec<String> = preview.refused.iter().map(ToString::to_string).collect();
+    if preview.refused_more > 0 {
+        refused.push(format!("and {} more", preview.refused_more));
+    }
     reply::Diff {
         repo: name.to_owned(),
         revision: preview.revision,
@@ -368,6 +372,7 @@ fn describe(name: &str, preview: Preview) -> reply::Diff {
         broken_links: groups(&preview.broken_links),
         limits: preview.limits.iter().map(limit).collect(),
         conflicts,
+        refused,
     }
 }
 

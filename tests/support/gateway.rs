@@ -54,14 +54,15 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one for a repository on this machine.
-    pub fn start(home: RepoHome, keys: Vec<Key>) -> Self {
+    /// Starts one for a repository on this machine, whose leases last so long.
+    pub fn start(home: RepoHome, keys: Vec<Key>, lease: Duration) -> Self {
         let receiver = Receiver::new(home);
         // made by whoever sets up a gateway
         fs::write(receiver.client_local(), b"").unwrap();
         let service = Arc::new(Service {
             receiver,
             keys,
+            lease,
             leases: Mutex::default(),
             gate: Mutex::default(),
             clock: Clock(Mutex::new(SystemTime::now())),
@@ -92,6 +93,12 @@ impl Gateway {
     /// Moves the gateway's clock.
     pub fn advance(&self, by: Duration) {
         *self.service.clock.0.lock() += by;
+    }
+
+    /// How many leases there are that have not expired.
+    pub fn leases(&self) -> usize {
+        let now = self.service.clock.now();
+        self.service.leases.lock().active(now).count()
     }
 
     /// What goes wrong.

@@ -1,5 +1,6 @@
 //! A sandbox for one test: state directory, mount point, daemon and the program.
 
+pub mod behind;
 pub mod client;
 pub mod dice;
 pub mod gateway;

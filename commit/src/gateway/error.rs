@@ -111,6 +111,9 @@ pub enum GatewayError {
         /// The Stratum 0.
         place: String,
     },
+    /// A failpoint.
+    #[error(transparent)]
+    Injected(#[from] store::Injected),
     /// Not begun, for it could not end in time.
     #[error("the lease ends in {} s, too soon to begin", .left.as_secs())]
     TooLate {

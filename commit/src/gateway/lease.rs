@@ -8,7 +8,7 @@ use formats::changeset::ChangeSet;
 use formats::hash::Hash;
 use formats::object::{ObjectKind, ObjectName};
 use formats::path::RepoPath;
-use store::{Head, ObjectStore, StoreError};
+use store::{Head, ObjectStore, StoreError, failpoint};
 
 use super::client::Commit;
 use super::error::GatewayError;
@@ -136,9 +136,11 @@ impl Gateway {
         let left = held.require_time().map_err(failed)?;
         let store: Arc<dyn ObjectStore> = Arc::new(outbox.clone());
         let client = &self.leases.client;
+        failpoint::pass("gateway::before_payload")?;
         client
             .payload(held.token(), pack, &store, left)
             .map_err(failed)?;
+        failpoint::pass("gateway::after_payload")?;
         self.look_for(pack.items())?;
         outbox.sent(pack.items());
         Ok(())
@@ -286,6 +288,7 @@ impl Lease for GatewayLease<'_> {
             PublisherError::Gateway { repo, source } => PublisherError::NotDone { repo, source },
             other => other,
         })?;
+        failpoint::pass("gateway::brought")?;
         let tag = self.tag(&revision)?;
         let left = self.held.require_time().map_err(|e| self.not_done(e))?;
         record(&revision).map_err(PublisherError::Record)?;
@@ -303,7 +306,14 @@ impl Lease for GatewayLease<'_> {
             self.path,
             client.url()
         );
-        match client.commit(self.held.token(), &commit, left) {
+        failpoint::pass("gateway::before_commit")?;
+        let said = client
+            .commit(self.held.token(), &commit, left)
+            .and_then(|number| {
+                failpoint::pass("gateway::after_commit")?;
+                Ok(number)
+            });
+        match said {
             Ok(number) => {
                 self.held.was_committed();
                 publisher.as_published(&revision, number, now)

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use store::failpoint;
 
 use super::client::Client;
 use super::error::GatewayError;
@@ -82,6 +83,7 @@ impl Leases {
     pub(super) fn acquire(&self, path: &str, told: &str) -> Result<Held<'_>, PublisherError> {
         self.drop_leftovers()?;
         fs::create_dir_all(&self.dir).map_err(Self::file_error(&self.dir))?;
+        failpoint::pass("gateway::before_lease")?;
         let token = self.client.acquire(path).map_err(|error| match error {
             GatewayError::Busy { left, .. } => self.error(GatewayError::Busy {
                 path: told.to_owned(),
@@ -98,10 +100,13 @@ impl Leases {
             lifetime: Duration::ZERO,
             is_over: false,
         };
+        // killed here, nobody knows the token: the lease lasts until its time is up
+        failpoint::pass("gateway::granted")?;
         held.noted = Some(
             self.note(&held.token)
                 .map_err(Self::file_error(&self.dir))?,
         );
+        failpoint::pass("gateway::noted")?;
         held.lifetime = self.client.time_left(path).map_err(|e| self.error(e))?;
         Ok(held)
     }
@@ -155,6 +160,7 @@ impl Leases {
                 tracing::info!(repo = self.repo, "dropping a lease that was left behind");
                 self.client.drop_lease(&token).map_err(|e| self.error(e))?;
             }
+            failpoint::pass("gateway::leftover_dropped")?;
             fs::remove_file(&path).map_err(Self::file_error(&path))?;
         }
         Ok(())
@@ -211,9 +217,18 @@ impl Held<'_> {
         self.is_over = true;
     }
 
-    /// Drops it; returns when a commit on it that may be under way is over.
+    /// Drops it; returns when a commit on it that may be under way is over. A gateway that goes down may
+    /// take the question with it, and asking again does no harm.
     pub(super) fn release(&mut self) -> Result<(), GatewayError> {
-        self.leases.client.drop_lease(&self.token)?;
+        failpoint::pass("gateway::before_drop")?;
+        let client = &self.leases.client;
+        match client.drop_lease(&self.token) {
+            Err(GatewayError::NoReply { source, .. }) if !source.is_timeout() => {
+                client.drop_lease(&self.token)?;
+            }
+            dropped => dropped?,
+        }
+        failpoint::pass("gateway::after_drop")?;
         self.is_over = true;
         Ok(())
     }

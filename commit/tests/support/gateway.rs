@@ -1,15 +1,24 @@
-//! A real `cvmfs_gateway` with its `cvmfs_receiver`, where they are installed and we are root.
+//! A repository behind a gateway: the double that is part of the tests, or the real one where it is
+//! installed. Every test of the gateway publisher runs over both ([`behind_each`]).
 //!
-//! Both look for keys and configuration in fixed places, so they get a mount namespace of their own
-//! with a test's directories there. The repository is one of ours, served over HTTP on loopback.
+//! What only one of them does:
+//!
+//! | | double | real |
+//! | --- | --- | --- |
+//! | the gateway's clock | moved by [`Behind::pass`] | that of the machine |
+//! | a receiver that crashes with the manifest in place | [`Fault::CrashAfter`] | left to chance |
+//! | a receiver whose storage is full | [`Fault::Full`] | not without a filesystem for it |
+//! | a receiver that crashes or stands still | at a request of choice | at its next task ([`real`]) |
+//!
+//! Connections are cut before either of them by `support::proxy`.
+
+mod real;
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use commit::gateway::Key;
 use commit::{
@@ -18,11 +27,43 @@ use commit::{
 use formats::changeset::ChangeSet;
 use store::{DirStore, Durability, HttpOptions, HttpStore, ObjectStore};
 
-use super::official::Server;
+use super::checked::assert_checks;
+use super::official::{self, Server, assert_official_check};
 use super::repo::Repo;
+use super::shared::gateway as double;
 
-/// Longest wait for the gateway to come up; it takes a moment.
-const START_MAX: Duration = Duration::from_secs(20);
+pub use super::shared::gateway::MAX_LEASE;
+pub use super::shared::gateway::faults::{At, Fault};
+
+/// The key that the gateway knows, as in a `.gw` file.
+const KEY: [&str; 2] = ["key1", "secret1"];
+
+/// Makes tests of functions: one over the double, one over the real gateway.
+macro_rules! behind_each {
+    ($($name:ident),* $(,)?) => {
+        mod double {
+            $(#[test] fn $name() { super::$name($crate::support::gateway::Make::Double) })*
+        }
+        mod real {
+            $(#[test] fn $name() {
+                if $crate::support::gateway::is_installed() {
+                    super::$name($crate::support::gateway::Make::Real)
+                }
+            })*
+        }
+    };
+}
+pub(crate) use behind_each;
+
+pub use real::is_installed;
+
+/// Which gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Make {
+    Double,
+    /// Only where [`is_installed`].
+    Real,
+}
 
 /// Where a publisher's objects go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,98 +74,119 @@ pub enum Way {
     Storage,
 }
 
+/// Both.
+pub const WAYS: [Way; 2] = [Way::Payloads, Way::Storage];
+
+enum Which {
+    Double(Mutex<double::Gateway>),
+    Real(real::Real),
+}
+
 /// A repository behind a gateway, until dropped.
-pub struct Real {
-    pub repo: Repo,
+pub struct Behind {
+    which: Which,
     pub url: String,
     server: Server,
-    gateway: Mutex<Child>,
-    port: u16,
+    // goes last: the gateway works in its directory
+    pub repo: Repo,
 }
 
-/// False where the real thing cannot be had; then the test says so and ends.
-pub fn is_installed() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let missing = |tool: &&str| !std::env::split_paths(&path).any(|dir| dir.join(tool).is_file());
-    let tools = [
-        "cvmfs_gateway",
-        "cvmfs_receiver",
-        "cvmfs_swissknife",
-        "unshare",
-    ];
-    if let Some(tool) = tools.iter().find(|tool| missing(tool)) {
-        eprintln!("skipped: {tool} is not on PATH");
-        return false;
-    }
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can give cvmfs_receiver its configuration");
-        return false;
-    }
-    if !Path::new("/etc/cvmfs").is_dir() || !Path::new("/var/spool/cvmfs").is_dir() {
-        eprintln!("skipped: /etc/cvmfs or /var/spool/cvmfs is missing");
-        return false;
-    }
-    true
-}
-
-impl Real {
+impl Behind {
     /// With other lines of `server.conf`.
-    pub fn start(settings: &[(&str, &str)]) -> Self {
-        Self::start_with(settings, 7200)
+    pub fn start(make: Make, settings: &[(&str, &str)]) -> Self {
+        Self::start_with(make, settings, MAX_LEASE)
     }
 
-    /// With leases of so many seconds.
-    pub fn start_with(settings: &[(&str, &str)], lease_seconds: u64) -> Self {
-        let repo = Repo::with(settings);
+    /// With leases that last so long.
+    pub fn start_with(make: Make, settings: &[(&str, &str)], lease: Duration) -> Self {
+        let mut repo = Repo::with(settings);
+        // objects wait in the files of a stage, as they do outside of tests
+        let staged = repo.dir.path().join("staged");
+        repo.staged = Arc::new(DirStore::create(staged, Durability::Batch).unwrap());
         // the receiver goes by the real time of day
         let since = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
         repo.clock.store(since, Ordering::Relaxed);
         resign::resign(&repo.publisher, 30, repo.now()).unwrap();
-        let home = repo.publisher.home();
-        let server = Server::start(&home.storage_dir().unwrap());
-        let port = free_port();
-        configure(&repo, &server.url(), port, lease_seconds);
-        let gateway = spawn(repo.dir.path());
-        let real = Self {
-            url: format!("http://127.0.0.1:{port}/api/v1"),
-            repo,
-            server,
-            gateway: Mutex::new(gateway),
-            port,
+        let [id, secret] = KEY;
+        let text = format!("plain_text {id} {secret}\n");
+        fs::write(repo.dir.path().join("test.gw"), text).unwrap();
+        let server = Server::start(&repo.publisher.home().storage_dir().unwrap());
+        let (which, address) = match make {
+            Make::Double => {
+                let key = double::auth::Key {
+                    id: id.to_owned(),
+                    secret: secret.to_owned(),
+                    path: "/".to_owned(),
+                };
+                let home = repo.publisher.home().clone();
+                let gateway = double::Gateway::start(home, vec![key], lease);
+                let address = gateway.address();
+                (Which::Double(Mutex::new(gateway)), address)
+            }
+            Make::Real => {
+                let real = real::Real::start(&repo, &server.url(), KEY, lease);
+                let address = real.address();
+                (Which::Real(real), address)
+            }
         };
-        real.wait_until_up();
-        real
-    }
-
-    fn wait_until_up(&self) {
-        let begun = Instant::now();
-        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
-            assert!(begun.elapsed() < START_MAX, "{}", self.log());
-            std::thread::sleep(Duration::from_millis(50));
+        Self {
+            which,
+            url: format!("http://{address}/api/v1"),
+            server,
+            repo,
         }
     }
 
     /// What gateway and receiver wrote.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.repo.dir.path().join("gateway.log")).unwrap_or_default()
+        match &self.which {
+            Which::Double(_) => String::new(),
+            Which::Real(real) => real.log(),
+        }
     }
 
     /// Ends the gateway and starts it again, leases and all.
     pub fn restart(&self) {
-        self.stop();
-        *self.gateway.lock().unwrap() = spawn(self.repo.dir.path());
-        self.wait_until_up();
+        match &self.which {
+            Which::Double(gateway) => gateway.lock().unwrap().restart(),
+            Which::Real(real) => real.restart(),
+        }
     }
 
-    fn stop(&self) {
-        // it replaced the shell that made its namespace, so it is our child
-        let mut gateway = self.gateway.lock().unwrap();
-        gateway.kill().unwrap();
-        gateway.wait().unwrap();
+    /// Lets time pass for the gateway.
+    pub fn pass(&self, time: Duration) {
+        match &self.which {
+            Which::Double(gateway) => gateway.lock().unwrap().advance(time),
+            Which::Real(_) => std::thread::sleep(time),
+        }
+    }
+
+    /// The next request of a kind goes wrong.
+    pub fn fails(&self, at: At, fault: Fault) {
+        match &self.which {
+            Which::Double(gateway) => gateway.lock().unwrap().faults().add(at, fault),
+            Which::Real(real) => real.fails(at, fault),
+        }
+    }
+
+    /// Returns once a request stands still, as [`Fault::Stall`] wants it.
+    pub fn await_stall(&self) {
+        match &self.which {
+            Which::Double(gateway) => gateway.lock().unwrap().faults().await_stall(),
+            Which::Real(real) => real.await_stall(),
+        }
+    }
+
+    /// Lets all go on that stands still.
+    pub fn release(&self) {
+        match &self.which {
+            Which::Double(gateway) => gateway.lock().unwrap().faults().release(),
+            Which::Real(real) => real.release(),
+        }
     }
 
     /// The Stratum 0 as clients see it.
-    pub fn stratum0(&self) -> Arc<dyn ObjectStore> {
+    fn stratum0(&self) -> Arc<dyn ObjectStore> {
         Arc::new(HttpStore::new(&self.server.url(), HttpOptions::default()).unwrap())
     }
 
@@ -141,14 +203,19 @@ impl Real {
 
     /// The same, which keeps its things in a directory at hand.
     pub fn publisher_in(&self, own: &Path, url: &str, way: Way) -> Gateway {
-        let dir = self.repo.dir.path();
+        let key = self.repo.dir.path().join("test.gw");
+        self.publisher_with(own, url, way, Key::read(&key).unwrap())
+    }
+
+    /// The same, with another key.
+    pub fn publisher_with(&self, own: &Path, url: &str, way: Way, key: Key) -> Gateway {
         let storage = || -> Arc<dyn ObjectStore> {
             let dir = self.repo.publisher.home().storage_dir().unwrap();
             Arc::new(DirStore::open(dir, Durability::Batch).unwrap())
         };
         let options = GatewayOptions {
             url: url.to_owned(),
-            key: Key::read(&dir.join("etc/keys/test.gw")).unwrap(),
+            key,
             stratum0: self.stratum0(),
             storage: (way == Way::Storage).then(storage),
             hostname: "publisher.example.org".to_owned(),
@@ -193,105 +260,22 @@ impl Real {
     /// Nobody holds a lease, by the gateway's word.
     #[track_caller]
     pub fn assert_no_lease(&self) {
+        assert_eq!(self.leases(), serde_json::json!({}), "leases are left");
+    }
+
+    /// Who holds a lease, by the gateway's word.
+    pub fn leases(&self) -> serde_json::Value {
         let leases = reqwest::blocking::get(format!("{}/leases", self.url)).unwrap();
-        let leases: serde_json::Value = serde_json::from_str(&leases.text().unwrap()).unwrap();
-        assert_eq!(leases["data"], serde_json::json!({}), "{leases}");
+        let mut leases: serde_json::Value = serde_json::from_str(&leases.text().unwrap()).unwrap();
+        leases["data"].take()
     }
-}
 
-impl Drop for Real {
-    fn drop(&mut self) {
-        self.stop();
+    /// The repository is healthy, by our check and where it is installed by the official one.
+    #[track_caller]
+    pub fn judge(&self) {
+        assert_checks(&self.repo);
+        if official::has_tool() {
+            assert_official_check(&self.repo);
+        }
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// Lays out what is to be `/etc/cvmfs` and `/var/spool/cvmfs`.
-fn configure(repo: &Repo, url: &str, port: u16, lease_seconds: u64) {
-    let (dir, home) = (repo.dir.path(), repo.publisher.home());
-    let (name, etc) = (&home.name, dir.join("etc"));
-    let conf_dir = etc.join("repositories.d").join(name);
-    for made in [&conf_dir, &etc.join("keys"), &dir.join("work")] {
-        fs::create_dir_all(made).unwrap();
-    }
-    let conf = home.conf().unwrap();
-    let storage = home.storage_dir().unwrap();
-    let mut text = String::new();
-    let wanted = [
-        ("CVMFS_HASH_ALGORITHM", "sha1"),
-        ("CVMFS_USE_FILE_CHUNKING", "true"),
-        ("CVMFS_MIN_CHUNK_SIZE", "4194304"),
-        ("CVMFS_AVG_CHUNK_SIZE", "8388608"),
-        ("CVMFS_MAX_CHUNK_SIZE", "16777216"),
-        ("CVMFS_GARBAGE_COLLECTION", "false"),
-        ("CVMFS_AUTOCATALOGS", "false"),
-        ("CVMFS_AUTOCATALOGS_MAX_WEIGHT", "100000"),
-        ("CVMFS_AUTOCATALOGS_MIN_WEIGHT", "1000"),
-        ("CVMFS_ENFORCE_LIMITS", "false"),
-    ];
-    for (key, default) in wanted {
-        let value = conf.get(key).unwrap_or(default);
-        text += &format!("{key}={value}\n");
-    }
-    text += &format!("CVMFS_REPOSITORY_NAME={name}\nCVMFS_STRATUM0={url}\n");
-    let (txn, storage) = (storage.join("data/txn"), storage.display());
-    text += &format!("CVMFS_UPSTREAM_STORAGE=local,{},{storage}\n", txn.display());
-    fs::write(conf_dir.join("server.conf"), text).unwrap();
-    fs::write(conf_dir.join("client.conf"), "").unwrap();
-    for suffix in ["pub", "crt", "key"] {
-        let file = format!("{name}.{suffix}");
-        fs::copy(home.keys_dir.join(&file), etc.join("keys").join(&file)).unwrap();
-    }
-    fs::write(etc.join("keys/test.gw"), "plain_text key1 secret1\n").unwrap();
-    fs::write(home.spool_dir.join("client.local"), "").unwrap();
-    fs::create_dir_all(home.spool_dir.join("tmp")).unwrap();
-    let access = serde_json::json!({
-        "version": 2,
-        "repos": [{"domain": name, "keys": [{"id": "key1", "path": "/"}]}],
-        "keys": [{"type": "plain_text", "id": "key1", "secret": "secret1"}],
-    });
-    fs::write(dir.join("repo.json"), access.to_string()).unwrap();
-    let user = serde_json::json!({
-        "max_lease_time": lease_seconds,
-        "port": port,
-        "num_receivers": 2,
-        "receiver_path": "/usr/bin/cvmfs_receiver",
-        "log_level": "debug",
-        "access_config_file": dir.join("repo.json"),
-        "work_dir": dir.join("work"),
-    });
-    fs::write(dir.join("user.json"), user.to_string()).unwrap();
-}
-
-/// A gateway in a mount namespace where `dir` holds its configuration.
-fn spawn(dir: &Path) -> Child {
-    // copies of other tests' mounts would keep those from ending
-    let script = "awk '$3 ~ /^fuse/ {print $2}' /proc/self/mounts | xargs -r -n1 umount -l; \
-                  mount --bind \"$1/etc\" /etc/cvmfs && mount --bind \"$1/spool\" /var/spool/cvmfs \
-                  && exec cvmfs_gateway --user_config_file \"$1/user.json\"";
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(dir.join("gateway.log"))
-        .unwrap();
-    Command::new("unshare")
-        .args([
-            "-m",
-            "--propagation",
-            "private",
-            "sh",
-            "-c",
-            script,
-            "gateway",
-        ])
-        .arg(dir)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap()
 }

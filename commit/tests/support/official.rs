@@ -17,12 +17,17 @@ const TOOL: &str = "cvmfs_swissknife";
 
 /// False where the tool is missing; then the test says so and ends.
 pub fn is_installed() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|dir| dir.join(TOOL).is_file());
+    let found = has_tool();
     if !found {
         eprintln!("skipped: {TOOL} is not on PATH");
     }
     found
+}
+
+/// False where the tool is missing.
+pub fn has_tool() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(TOOL).is_file())
 }
 
 /// Panics unless the official check finds manifest, signatures, tags, reflog, catalogs and objects

@@ -2,10 +2,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
-/// Where the connection of a commit is cut.
+/// Where a connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Before the gateway hears of it.
@@ -14,15 +13,57 @@ pub enum Cut {
     After,
 }
 
-/// Listens on loopback until the process ends; cuts the first commits.
+/// Which requests, in the order in which they come: the first is 0.
+type Which = Box<dyn FnMut(usize, Asked) -> bool + Send>;
+
+/// A request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Repositories,
+    Lease,
+    Payload,
+    Commit,
+    Drop,
+}
+
+impl Asked {
+    fn of(head: &str) -> Self {
+        match head.split_once("/api/v1/").unwrap() {
+            ("GET ", _) => Self::Repositories,
+            ("DELETE ", _) => Self::Drop,
+            (_, rest) if rest.starts_with("leases/") => Self::Commit,
+            (_, rest) if rest.starts_with("leases") => Self::Lease,
+            _ => Self::Payload,
+        }
+    }
+}
+
+/// Listens on loopback until the process ends.
 pub struct Proxy {
     pub url: String,
-    left: Arc<AtomicU32>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+struct Seen {
+    which: Which,
+    all: Vec<Asked>,
+    cut: Vec<Asked>,
 }
 
 impl Proxy {
-    /// Leads to `url`, and cuts the first `times` commits.
-    pub fn to(url: &str, cut: Cut, times: u32) -> Self {
+    /// Leads to `url`, and cuts these requests as they come in this order, others in between or not.
+    pub fn cutting(url: &str, cut: Cut, these: &[Asked]) -> Self {
+        let mut due = Vec::from(these).into_iter().peekable();
+        let which = move |_, asked| due.next_if_eq(&asked).is_some();
+        Self::to(url, cut, Box::new(which))
+    }
+
+    /// Leads to `url`, and cuts one request.
+    pub fn cutting_nth(url: &str, cut: Cut, nth: usize) -> Self {
+        Self::to(url, cut, Box::new(move |at, _| at == nth))
+    }
+
+    fn to(url: &str, cut: Cut, which: Which) -> Self {
         let (host, path) = url
             .strip_prefix("http://")
             .unwrap()
@@ -31,25 +72,41 @@ impl Proxy {
         let gateway: SocketAddr = host.parse().unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("http://{}/{path}", listener.local_addr().unwrap());
-        let left = Arc::new(AtomicU32::new(times));
-        let counter = left.clone();
+        let seen = Arc::new(Mutex::new(Seen {
+            which,
+            all: Vec::new(),
+            cut: Vec::new(),
+        }));
+        let seeing = seen.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (stream, left) = (stream.unwrap(), counter.clone());
-                std::thread::spawn(move || serve(stream, gateway, cut, &left));
+                let (stream, seen) = (stream.unwrap(), seeing.clone());
+                std::thread::spawn(move || serve(stream, gateway, cut, &seen));
             }
         });
-        Self { url, left }
+        Self { url, seen }
     }
 
-    /// How many commits are still to be cut.
-    pub fn left(&self) -> u32 {
-        self.left.load(Ordering::Relaxed)
+    /// What was asked for, and not answered.
+    pub fn cut(&self) -> Vec<Asked> {
+        self.seen.lock().unwrap().cut.clone()
+    }
+}
+
+impl Seen {
+    /// Another request; true if it is to be cut.
+    fn sees(&mut self, asked: Asked) -> bool {
+        let cuts = (self.which)(self.all.len(), asked);
+        self.all.push(asked);
+        if cuts {
+            self.cut.push(asked);
+        }
+        cuts
     }
 }
 
 /// One request: a connection is not used for more.
-fn serve(mut stream: TcpStream, gateway: SocketAddr, cut: Cut, left: &AtomicU32) {
+fn serve(mut stream: TcpStream, gateway: SocketAddr, cut: Cut, seen: &Mutex<Seen>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut head, mut length) = (String::new(), 0);
     loop {
@@ -72,12 +129,7 @@ fn serve(mut stream: TcpStream, gateway: SocketAddr, cut: Cut, left: &AtomicU32)
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    let is_commit = head.starts_with("POST /api/v1/leases/");
-    let one_less = |left: u32| left.checked_sub(1);
-    let cuts = is_commit
-        && left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
-            .is_ok();
+    let cuts = seen.lock().unwrap().sees(Asked::of(&head));
     if cuts && cut == Cut::Before {
         return;
     }

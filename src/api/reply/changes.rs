@@ -32,6 +32,8 @@ pub struct Diff {
     pub limits: Vec<Limit>,
     /// What collides with the newest revision.
     pub conflicts: Vec<String>,
+    /// What the publisher cannot make, and why; a commit is refused for it.
+    pub refused: Vec<String>,
 }
 
 /// One path.

@@ -3,17 +3,19 @@
 //! Two locks, as in the gateway: one for all that has to do with leases, which a commit holds as
 //! long as it takes, and the table, for which uploads need no more than a moment.
 
+use std::time::Duration;
+
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::Clock;
 use super::auth::{self, Key};
 use super::faults::{At, Fault, Faults};
 use super::halt::Halt;
 use super::leases::{Lease, Leases, go_duration, go_time};
 use super::pack::unpack;
 use super::receiver::{Receiver, Wish};
-use super::{Clock, MAX_LEASE};
 
 /// The newest protocol it speaks, and the oldest.
 const API_VERSIONS: [i64; 2] = [3, 2];
@@ -43,6 +45,8 @@ pub struct Request {
 pub struct Service {
     pub receiver: Receiver,
     pub keys: Vec<Key>,
+    /// How long a lease is granted for.
+    pub lease: Duration,
     pub leases: Mutex<Leases>,
     pub gate: Mutex<()>,
     pub clock: Clock,
@@ -242,7 +246,7 @@ impl Service {
             path: path.to_owned(),
             key_id: key.id.clone(),
             hostname: asked.hostname,
-            expires: now + MAX_LEASE,
+            expires: now + self.lease,
             counted: true,
         };
         let token = leases.grant(lease, now);

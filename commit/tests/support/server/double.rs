@@ -162,6 +162,8 @@ impl Double {
             message: after("-m").map(pasted).unwrap_or_default(),
             allow_empty: true,
             on_conflict: OnConflict::Ours,
+            queue: Arc::default(),
+            turn: Duration::ZERO,
             patience: Duration::ZERO,
             called_off: Arc::default(),
             boot_id: BOOT.to_owned(),

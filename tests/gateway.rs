@@ -1,0 +1,85 @@
+//! The program before a gateway's double.
+
+use std::fs;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use serde_json::json;
+
+use crate::support::REPO;
+use crate::support::behind::Behind;
+use crate::support::gateway::MAX_LEASE;
+use crate::support::gateway::faults::{At, Fault};
+
+/// `diff` and `commit --dry-run` show what the publisher would refuse.
+#[test]
+fn what_is_refused_is_shown_before() {
+    let Some(mut behind) = Behind::new() else {
+        return;
+    };
+    behind.sandbox.mount();
+    let sandbox = &behind.sandbox;
+    let fifo = sandbox.root().join("pipe");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+    fs::write(sandbox.root().join("file"), "1").unwrap();
+    let said = "/pipe: a fifo, socket or device is or was here";
+    for ask in [&["diff", REPO][..], &["commit", REPO, "--dry-run"]] {
+        let text = sandbox.ok(ask);
+        assert!(
+            text.contains(&format!("refused by the publisher:\n  {said}\n")),
+            "{text}"
+        );
+        assert!(text.contains("/file"), "{text}");
+        assert_eq!(sandbox.json(ask)["refused"], json!([said]));
+    }
+    let before = behind.revision();
+    let text = sandbox.fails(1, ["commit", REPO]);
+    assert!(text.contains(said), "{text}");
+    assert_eq!(behind.revision(), before);
+    fs::remove_file(&fifo).unwrap();
+    assert_eq!(sandbox.json(["diff", REPO])["refused"], json!([]));
+    sandbox.ok(["commit", REPO]);
+    assert_eq!(behind.revision(), before + 1);
+    assert_eq!(behind.gateway.leases(), 0);
+    behind.stratum0.check();
+}
+
+/// At each request of a commit: what was staged is published or staged still, and nobody has to see
+/// to it.
+#[test]
+fn a_network_that_fails() {
+    let Some(mut behind) = Behind::new() else {
+        return;
+    };
+    behind.sandbox.mount();
+    for at in [At::Lease, At::Payload, At::Commit, At::Drop] {
+        for fault in [Fault::Cut, Fault::LostReply] {
+            let context = format!("{at:?}, {fault:?}");
+            let (sandbox, before) = (&behind.sandbox, behind.revision());
+            let name = format!("{at:?}-{fault:?}");
+            fs::write(sandbox.root().join(&name), &name).unwrap();
+            behind.gateway.faults().add(at, fault);
+            let committed = sandbox.run(["commit", REPO]);
+            let is_new = behind.revision() == before + 1;
+            assert_eq!(
+                committed.status.success(),
+                is_new,
+                "{context}: {committed:?}"
+            );
+            let staged = sandbox.json(["diff", REPO]);
+            let staged = staged["changes"].as_array().unwrap().len();
+            assert_eq!(staged, usize::from(!is_new), "{context}");
+            // its token was in the answer, and nowhere else
+            let lost = (at, fault) == (At::Lease, Fault::LostReply);
+            assert_eq!(behind.gateway.leases(), usize::from(lost), "{context}");
+            behind.gateway.advance(MAX_LEASE * 2);
+            sandbox.ok(["commit", REPO]);
+            assert_eq!(behind.revision(), before + 1, "{context}: once");
+            assert_eq!(behind.gateway.leases(), 0, "{context}");
+            assert_eq!(
+                fs::read(sandbox.root().join(&name)).unwrap(),
+                name.as_bytes()
+            );
+        }
+    }
+    behind.stratum0.check();
+}
