@@ -2,7 +2,7 @@
 //! where `cvmfs_gateway` and `cvmfs_receiver` are installed, against them.
 
 mod at_random;
-mod client;
+pub mod client;
 mod draft;
 mod faulting;
 mod leases;

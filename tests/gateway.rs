@@ -1,14 +1,17 @@
 //! The program before a gateway's double.
 
 use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 
-use crate::support::REPO;
+use crate::double::client::Client;
 use crate::support::behind::Behind;
 use crate::support::gateway::MAX_LEASE;
 use crate::support::gateway::faults::{At, Fault};
+use crate::support::{REPO, Sandbox};
 
 /// `diff` and `commit --dry-run` show what the publisher would refuse.
 #[test]
@@ -81,5 +84,65 @@ fn a_network_that_fails() {
             );
         }
     }
+    behind.stratum0.check();
+}
+
+fn begin(sandbox: &Sandbox, args: &[&str]) -> Child {
+    let mut command = sandbox.command(args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+#[track_caller]
+fn end(commit: Child) {
+    let output = commit.wait_with_output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// One waits for a path that somebody else has leased, the other is published meanwhile.
+#[test]
+fn commits_of_one_machine_go_on_side_by_side() {
+    let Some(mut behind) = Behind::new() else {
+        return;
+    };
+    behind.sandbox.mount();
+    let (sandbox, root) = (&behind.sandbox, behind.sandbox.root());
+    for dir in ["a", "b", "x", "xy"] {
+        fs::create_dir(root.join(dir)).unwrap();
+    }
+    sandbox.ok(["commit", REPO]);
+    for dir in ["a", "b", "x", "xy"] {
+        fs::write(root.join(dir).join("new"), dir).unwrap();
+    }
+    let at = |path: &str| format!("{REPO}{path}");
+    let other = Client::new(behind.gateway.address(), REPO, "key", "secret");
+    let theirs = other.lease("/a");
+    let mut waits = begin(sandbox, &["commit", &at("/a"), "--wait", "60"]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let step = || sandbox.json(["status", REPO])["repositories"][0]["commits"][0]["step"].clone();
+    while step() != "store" {
+        assert!(Instant::now() < deadline, "{}", sandbox.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let before = behind.revision();
+    sandbox.ok(["commit", &at("/b")]);
+    assert_eq!(behind.revision(), before + 1);
+    assert!(
+        waits.try_wait().unwrap().is_none(),
+        "it waits for the lease"
+    );
+    other.drop_lease(&theirs);
+    end(waits);
+    assert_eq!(behind.revision(), before + 2);
+    // to the gateway one of these is within the other: ours is waited for without being asked to
+    let both = ["/x", "/xy"].map(|path| begin(sandbox, &["commit", &at(path)]));
+    both.into_iter().for_each(end);
+    assert_eq!(behind.revision(), before + 4);
+    assert_eq!(sandbox.json(["diff", REPO])["changes"], json!([]));
+    assert_eq!(behind.gateway.leases(), 0);
     behind.stratum0.check();
 }

@@ -90,6 +90,21 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
         "store/tests/s3.rs",
         &["s3::put", "s3::write_root", "s3::wrote_root"],
     ),
+    (
+        "commit/tests/transacted.rs",
+        &[
+            "server::noted",
+            "server::opened",
+            "server::noted_open",
+            "server::applying",
+            "server::applied",
+            "server::before_publish",
+            "server::published",
+            "server::asked",
+            "server::before_abort",
+            "server::aborted",
+        ],
+    ),
     // what a test decides of the machine, rather than a step that fails
     ("tests/clock.rs", &["clock"]),
     ("tests/doubt.rs", &["clock::boot_id"]),

@@ -341,6 +341,8 @@ pub struct Stage {
     shedding: Shedding,
     /// One snapshot is made at a time.
     freezing: Mutex<()>,
+    /// The head is moved by one at a time.
+    moving: Mutex<()>,
     /// The parameters of the snapshot that is being made: all its files are sealed by them.
     held_params: Mutex<Option<StageParams>>,
 }

@@ -17,6 +17,7 @@ use super::{FreezeError, Frozen, OpenFile, OpenFiles, Progress, SealFailure, Sta
 use crate::error::FsError;
 use crate::handle::OpenInode;
 use crate::journal::{Batch, frozen_key};
+use crate::lower::Revisions;
 use crate::sync::Instant;
 use crate::tree::{SealedData, Tree};
 use crate::types::Ino;
@@ -30,6 +31,8 @@ const GIVE_WAY_AFTER: Duration = Duration::from_millis(50);
 struct Snapshot {
     id: u64,
     items: Vec<Item>,
+    /// Those that the items speak of: the head may move on before they are looked up.
+    revisions: Revisions,
     unsealed: Vec<Unsealed>,
     skipped: Vec<OpenFile>,
 }
@@ -56,7 +59,7 @@ impl Stage {
         let skipped = snapshot.skipped.clone();
         let made = self
             .seal_snapshot(&snapshot.unsealed, progress)
-            .and_then(|()| self.assemble(snapshot.items))
+            .and_then(|()| self.assemble(snapshot.items, &snapshot.revisions))
             .and_then(|changes| self.keep_mark(id).map(|()| changes));
         self.unpin_all();
         match made {
@@ -213,6 +216,7 @@ impl Stage {
         Ok(Snapshot {
             id,
             items,
+            revisions: tree.revisions.clone(),
             unsealed,
             skipped: skipped.map(|(_, file)| file).collect(),
         })
@@ -283,11 +287,14 @@ impl Stage {
         Err(FreezeError::Unsealed(failures))
     }
 
-    fn assemble(&self, items: Vec<Item>) -> Result<Vec<Change>, FreezeError> {
+    fn assemble(
+        &self,
+        items: Vec<Item>,
+        revisions: &Revisions,
+    ) -> Result<Vec<Change>, FreezeError> {
         let hardlink_groups = self.params_now().hardlink_groups;
         let mut changes = Vec::with_capacity(items.len());
-        let revisions = self.tree.read().revisions.clone();
-        let mut bases = Bases::new(&revisions, hardlink_groups);
+        let mut bases = Bases::new(revisions, hardlink_groups);
         for mut item in items {
             self.fill_in(&mut item);
             changes.extend(bases.change(item)?);

@@ -93,6 +93,7 @@ impl Stage {
             usage: Usage::default(),
             shedding: Shedding::default(),
             freezing: Mutex::new(()),
+            moving: Mutex::new(()),
             held_params: Mutex::new(None),
         });
         stage.write_meta()?;

@@ -36,7 +36,7 @@ impl Stage {
         if self.base_root() == *root {
             return Ok(());
         }
-        let _one = self.freezing.lock();
+        let _one = self.moving.lock();
         let revision = self.repository.revision(root).map_err(FsError::from)?;
         revision.find(&RepoPath::root()).map_err(FsError::from)?;
         let before = self.tree.read().revisions.clone();

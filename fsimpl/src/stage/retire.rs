@@ -29,7 +29,7 @@ impl Stage {
     /// [`StageError::UnknownSnapshot`]; when the new revision cannot be read or the journal cannot
     /// be written, nothing has changed and the call may be made again.
     pub fn retire(&self, id: u64, new_root: &Hash) -> Result<(), StageError> {
-        let one = self.freezing.lock();
+        let one = self.moving.lock();
         let revision = self.repository.revision(new_root).map_err(FsError::from)?;
         // it must be readable before anything relies on it
         revision.find(&RepoPath::root()).map_err(FsError::from)?;

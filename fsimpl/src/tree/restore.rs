@@ -69,17 +69,7 @@ pub(crate) fn restore(
         let fault = "a directory that is below itself";
         return Err(journal.impossible(&inode_key(ino.0), fault).into());
     }
-    let lost: Vec<Ino> = tree
-        .nodes
-        .iter()
-        .filter(|(ino, node)| **ino != Ino::ROOT && node.names.is_empty())
-        .map(|(ino, _)| *ino)
-        .collect();
-    for ino in lost {
-        tracing::warn!(ino = ino.0, "dropping a staged inode that has no name");
-        tree.nodes.remove(&ino);
-        dropped.remove(inode_key(ino.0));
-    }
+    tree.drop_nameless(&mut dropped);
     if !dropped.is_empty() {
         journal.commit(dropped)?;
     }
@@ -98,6 +88,35 @@ fn bare(rec: Record) -> Node {
 }
 
 impl Tree {
+    /// Drops inodes without a name, and with a directory the names in it: its number may be another's
+    /// later, to whom they would come back.
+    fn drop_nameless(&mut self, dropped: &mut Batch) {
+        let nameless = |(ino, node): (&Ino, &Node)| {
+            let lost = *ino != Ino::ROOT && node.names.is_empty();
+            lost.then_some(*ino)
+        };
+        let mut lost: Vec<Ino> = self.nodes.iter().filter_map(nameless).collect();
+        while let Some(ino) = lost.pop() {
+            let Some(node) = self.nodes.remove(&ino) else {
+                continue;
+            };
+            tracing::warn!(ino = ino.0, "dropping a staged inode that has no name");
+            dropped.remove(inode_key(ino.0));
+            for (name, dentry) in node.entries.into_iter().flat_map(|entries| *entries) {
+                dropped.remove(name_key(ino.0, name.as_bytes()));
+                let child = dentry.node();
+                if let Some(child) = child
+                    && let Some(node) = self.nodes.get_mut(&child)
+                {
+                    node.names.remove(ino, &name);
+                    if node.names.is_empty() && child != Ino::ROOT {
+                        lost.push(child);
+                    }
+                }
+            }
+        }
+    }
+
     fn put_back(&mut self, parent: Ino, name: &[u8], dentry: Dentry) -> bool {
         let Ok(name) = Name::new(name) else {
             return false;
