@@ -251,13 +251,13 @@ fn publish(
     progress.1.at(Step::Store);
     match commit::publish(&request, publisher, &repo.txn_dir(snapshot), progress) {
         Ok(Outcome::Visible(visible)) => {
-            progress.1.landed(visible.revision);
+            settle::in_turn(repo, progress.1, visible.revision);
             settle::retire(repo, snapshot, &visible)?;
             Ok(Some(visible))
         }
         Ok(Outcome::Nothing) => {
             let (head, _) = publisher.head(clock::wall())?;
-            progress.1.landed(head.manifest().revision);
+            settle::in_turn(repo, progress.1, head.manifest().revision);
             settle::retire_into(repo, snapshot, &head.manifest().root_catalog)?;
             Ok(None)
         }

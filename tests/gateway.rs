@@ -146,3 +146,19 @@ fn commits_of_one_machine_go_on_side_by_side() {
     assert_eq!(behind.gateway.leases(), 0);
     behind.stratum0.check();
 }
+
+/// A process that died without a commit leaves no record of one, and a lease all the same.
+#[test]
+fn what_a_look_left_behind_is_dropped_by_the_next_mount() {
+    let Some(mut behind) = Behind::new() else {
+        return;
+    };
+    behind.sandbox.mount();
+    behind.sandbox.unmount();
+    let mut doctor = behind.sandbox.command(["doctor", REPO]);
+    let killed = doctor.env("FAILPOINTS", "gateway::noted=return(kill)");
+    assert!(!killed.output().unwrap().status.success());
+    assert_eq!(behind.gateway.leases(), 1);
+    behind.sandbox.mount();
+    assert_eq!(behind.gateway.leases(), 0);
+}

@@ -33,7 +33,6 @@ mod tree;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use formats::changeset::ChangeSet;
@@ -83,8 +82,6 @@ pub struct CvmfsServer {
     mounts: Mounts,
     /// The union is a mount of its own.
     needs_mount: bool,
-    /// A commit may be visible, and nobody has found out: our catalogs are needed for that.
-    in_doubt: AtomicBool,
     work_dir: PathBuf,
 }
 
@@ -140,7 +137,6 @@ impl CvmfsServer {
             ours: Ours::new(&home, options.spool_dir),
             mounts: Mounts::of(&home),
             needs_mount: union == OVERLAYFS,
-            in_doubt: AtomicBool::new(false),
             work_dir,
             home,
         })
@@ -238,11 +234,12 @@ impl Publisher for CvmfsServer {
         self.refuse(change_set)
     }
 
+    fn begins(&self) {
+        self.shelf.begins();
+    }
+
     fn ended(&self) {
-        if self.in_doubt.load(Ordering::Relaxed) {
-            return;
-        }
-        if let Err(error) = self.shelf.clear() {
+        if let Err(error) = self.shelf.ended() {
             tracing::warn!(repo = self.home.name, %error, "cannot remove catalogs that nobody needs");
         }
     }
@@ -275,7 +272,7 @@ impl Publisher for CvmfsServer {
         }
         let head = head::visible(&self.repository, now)?;
         let found = landed::find(&self.repository, head.manifest().root_catalog, revision)?;
-        self.in_doubt.store(false, Ordering::Relaxed);
+        self.shelf.is_settled(&revision.root_hash);
         Ok(found)
     }
 }

@@ -5,7 +5,6 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use formats::hash::Hash;
 use store::{Head, Repository};
 
 use crate::home::HomeError;
@@ -56,18 +55,19 @@ pub(crate) fn visible(repository: &Repository, now: SystemTime) -> Result<Head, 
     }
 }
 
-/// Refuses a tag that is set already.
+/// Refuses a tag that is set already. Files in the making lie below `work_dir`.
 ///
 /// # Errors
 /// [`PublisherError::TagExists`].
 pub(crate) fn require_free_tag(
     repository: &Repository,
-    hash: Option<Hash>,
+    head: &Head,
     name: &str,
-    work: &Path,
+    work_dir: &Path,
 ) -> Result<(), PublisherError> {
     let unreadable = |source| PublisherError::records(repository.name(), source);
-    let history = records::read_history(repository.store().as_ref(), hash, work);
+    let (store, work) = (repository.store().as_ref(), work(work_dir)?);
+    let history = records::read_history(store, head.manifest().history, work.path());
     let Some(history) = history.map_err(unreadable)? else {
         return Ok(());
     };

@@ -56,7 +56,7 @@ pub use place::{BucketError, BucketPlace, NewBucket, Place};
 pub use preview::{PathPreview, Preview, What, preview};
 pub use publish::{
     CommitError, NoProgress, OnConflict, Outcome, Progress, Queue, Request, Resumed, Seconds, Step,
-    Visible, publish, resume,
+    Visible, give_back, publish, resume,
 };
 pub use publisher::{Lease, NewRevision, Publisher, PublisherError};
 pub use stratum0::Stratum0;

@@ -40,7 +40,7 @@ use patience::Leased;
 
 pub use queue::Queue;
 pub use request::{NoProgress, OnConflict, Outcome, Progress, Request, Seconds, Step, Visible};
-pub use resume::{Resumed, resume};
+pub use resume::{Resumed, give_back, resume};
 
 /// New bytes from which on the storage is synced before the lease too, so that the sync under the
 /// lease finds little to do.
@@ -175,6 +175,7 @@ pub fn publish(
         txn: &txn,
         begun,
     };
+    publisher.begins();
     let outcome = commit.run();
     publisher.ended();
     match &outcome {

@@ -318,7 +318,10 @@ pub trait Publisher: Send + Sync {
         Ok(())
     }
 
-    /// A commit is over, whatever became of it: what it alone needed can go.
+    /// A commit begins, perhaps beside others.
+    fn begins(&self) {}
+
+    /// A commit that began is over, whatever became of it: what it alone needed can go.
     fn ended(&self) {}
 
     /// Keeps all others from publishing what `change_set` touches, from now until the lease is dropped.

@@ -10,7 +10,7 @@ use commit::{BucketError, MkfsError, Outcome, Publisher, RepoHome, Resumed, Stra
 use store::{HttpOptions, HttpStore, Limits, ObjectStore, Repository, S3Error, StoreError};
 
 use crate::support::bucket::{Ground, InBucket, address, files};
-use crate::support::changes::path;
+use crate::support::changes::{noise, path};
 use crate::support::checked::assert_checks;
 use crate::support::healthy::assert_healthy;
 use crate::support::official::{assert_official_check_at, is_installed};
@@ -24,17 +24,6 @@ const CHUNKED: [(&str, &str); 3] = [
     ("CVMFS_AVG_CHUNK_SIZE", "8192"),
     ("CVMFS_MAX_CHUNK_SIZE", "16384"),
 ];
-
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 88_172_645_463_325_252_u64;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..len).map(next).collect()
-}
 
 #[test]
 fn a_repository_in_a_bucket() {
@@ -54,13 +43,13 @@ fn a_repository_in_a_bucket() {
         .changes()
         .dir("/n")
         .file("/n/.cvmfscatalog", b"")
-        .file("/n/big", &noise(200_000))
+        .file("/n/big", &noise(1, 200_000))
         .file("/small", b"small");
     repo.publish(set.done());
     assert_checks(repo);
     repo.publish(repo.changes().moved("/n", "/moved").remove("/small").done());
     assert_checks(repo);
-    let big = &noise(200_000)[..150_000];
+    let big = &noise(1, 200_000)[..150_000];
     let last = repo.publish(repo.changes().file("/moved/big", big).done());
     assert_checks(repo);
 
@@ -146,7 +135,7 @@ fn the_official_check() {
         .changes()
         .dir("/n")
         .file("/n/.cvmfscatalog", b"")
-        .file("/n/big", &noise(200_000));
+        .file("/n/big", &noise(1, 200_000));
     let request = repo.request(set.done());
     commit::publish(
         &request,
@@ -163,7 +152,7 @@ fn the_official_check() {
 #[test]
 fn a_server_that_goes_in_the_middle_of_a_commit() {
     // what the next commit sends, in the order in which it does
-    let file = noise(100_000);
+    let file = noise(1, 100_000);
     let probe = InBucket::new();
     probe.proxy.take_seen();
     probe
@@ -288,7 +277,7 @@ fn a_server_that_lies_publishes_nothing() {
     let site = InBucket::new();
     let repo = &site.repo;
     let before = repo.head();
-    let request = repo.request(repo.changes().file("/a", &noise(90_000)).done());
+    let request = repo.request(repo.changes().file("/a", &noise(1, 90_000)).done());
     for file in ["data/", ".cvmfspublished"] {
         site.proxy.fail("PUT", file, usize::MAX, Fault::Lie);
         // a process that trusts the server

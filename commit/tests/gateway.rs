@@ -16,7 +16,7 @@ use formats::entry::{Entry, Kind};
 use formats::object::Content;
 use formats::path::RepoPath;
 
-use crate::support::changes::{Changes, dir, entry, path};
+use crate::support::changes::{Changes, dir, entry, noise, path};
 use crate::support::gateway::{Behind, Make, WAYS, Way, behind_each};
 use crate::support::proxy::{Asked, Cut, Proxy};
 use crate::support::site::CHUNKED;
@@ -36,18 +36,6 @@ behind_each! {
     a_commit_that_is_called_off_under_its_lease,
     a_lease_that_was_left_behind,
     nothing_to_do_and_nothing_but_a_revision,
-}
-
-/// Bytes without a pattern.
-fn noise(seed: u32, len: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let step = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state.to_le_bytes()[1]
-    };
-    std::iter::repeat_with(step).take(len).collect()
 }
 
 impl Behind {

@@ -7,33 +7,17 @@ use commit::publisher::{Refused, RefusedWhy};
 use commit::{CommitError, OnConflict, Outcome, Publisher, PublisherError, Resumed, ServerError};
 use formats::changeset::Children;
 use formats::entry::Kind;
+use formats::hash::{Algorithm, Hash};
+use formats::object::{ObjectKind, ObjectName};
 use formats::path::RepoPath;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::support::changes::{Changes, entry};
+use crate::support::changes::{Changes, entry, noise};
 use crate::support::checked::assert_checks;
 use crate::support::official::assert_official_check;
 use crate::support::repo::BOOT;
 use crate::support::server::{Server, WAYS, Way, mine};
-
-/// Small chunks, so that a test has chunked files.
-const CHUNKED: [(&str, &str); 4] = [
-    ("CVMFS_MIN_CHUNK_SIZE", "65536"),
-    ("CVMFS_AVG_CHUNK_SIZE", "131072"),
-    ("CVMFS_MAX_CHUNK_SIZE", "262144"),
-    ("CVMFS_INCLUDE_XATTRS", "true"),
-];
-
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 1_u32;
-    let step = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state.to_le_bytes()[1]
-    };
-    std::iter::repeat_with(step).take(length).collect()
-}
+use crate::support::site::CHUNKED;
 
 fn with_xattr(changes: Changes, server: &Server, at: &str) -> Changes {
     let params = server.repo.params();
@@ -59,7 +43,7 @@ fn all_kinds_of_changes() {
         let changes = changes.dir("/d").file("/d/file", b"bytes");
         let changes = changes
             .file("/d/empty", b"")
-            .file("/d/big", &noise(900_000));
+            .file("/d/big", &noise(1, 900_000));
         let changes = changes.dir("/d/sub").file("/d/sub/.cvmfscatalog", b"");
         let changes = changes
             .file("/d/sub/leaf", b"leaf")
@@ -364,4 +348,24 @@ fn somebody_who_publishes_is_in_the_way() {
     assert!(!server.is_signed());
     server.try_publish(&publisher, &request).unwrap();
     assert_checks(&server.repo);
+}
+
+/// What one commit no longer needs, another beside it may.
+#[test]
+fn catalogs_lie_there_for_as_long_as_a_commit_is_under_way() {
+    for way in WAYS {
+        let server = Server::new(&[]);
+        let publisher = server.publisher(way);
+        let catalogs = publisher.catalogs();
+        publisher.begins();
+        let bytes = b"of a commit that goes on beside";
+        let hash = Hash::of(Algorithm::Sha1, bytes);
+        let name = ObjectName::new(hash, ObjectKind::Catalog);
+        store::put(catalogs.as_ref(), &name, bytes).unwrap();
+        let changes = server.repo.changes().file("/new", b"new");
+        server.publish(&publisher, changes.done());
+        assert!(catalogs.has(&name).unwrap(), "{way:?}");
+        publisher.ended();
+        assert!(!catalogs.has(&name).unwrap(), "{way:?}");
+    }
 }

@@ -79,9 +79,13 @@ impl UnderWay<'_> {
         self.change(|own| own.snapshot = Some(snapshot));
     }
 
-    /// It is visible in this revision. Returns when those that became visible before it are retired.
+    /// It is visible in this revision.
     pub fn landed(&self, revision: u64) {
         self.change(|own| own.landed = Some(revision));
+    }
+
+    /// Returns when those that became visible before this revision, which is its own, are retired.
+    pub fn wait_for_earlier(&self, revision: u64) {
         let mut list = self.commits.list.lock();
         let earlier = |one: &One| match one.landed {
             Some(other) => other < revision,
@@ -167,6 +171,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 late.landed(12);
+                late.wait_for_earlier(12);
                 assert_eq!(retired.load(Ordering::SeqCst), 1);
                 drop(late);
             });
@@ -181,6 +186,7 @@ mod tests {
             }
             // it need not wait for the later one, nor for one that has not come so far
             early.landed(11);
+            early.wait_for_earlier(11);
             retired.store(1, Ordering::SeqCst);
             drop(early);
         });

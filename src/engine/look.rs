@@ -251,7 +251,7 @@ fn describe_stage(repo: &Repo, storage_answers: bool, status: &mut RepoStatus) {
     let base = repo.stage.base_root();
     status.base_revision = match &status.root_hash {
         Some(root) if *root == base.to_string() => status.published_revision,
-        _ if storage_answers => revision_of(&repo.published, &base),
+        _ if storage_answers => repo.published.number_of(&base),
         _ => None,
     };
     let StageSummary {
@@ -285,11 +285,6 @@ fn describe_stage(repo: &Repo, storage_answers: bool, status: &mut RepoStatus) {
             },
         }
     }));
-}
-
-fn revision_of(published: &Published, root: &Hash) -> Option<u64> {
-    let catalog = published.repository().catalog(root, None).ok()?;
-    catalog.with(|catalog| Ok(catalog.revision())).ok()
 }
 
 /// A file open for writing, as the API says it.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use commit::publisher::Publisher;
 use commit::{CvmfsServer, Gateway, RepoHome, Stratum0};
+use formats::Hash;
 use store::{Head, Repository};
 
 use crate::config::{PublisherKind, Settings};
@@ -105,6 +106,13 @@ impl Published {
     #[must_use]
     pub fn server(&self) -> Option<&CvmfsServer> {
         self.server.as_deref()
+    }
+
+    /// The number of the revision with this root catalog, if that can be read.
+    #[must_use]
+    pub fn number_of(&self, root: &Hash) -> Option<u64> {
+        let catalog = self.repository().catalog(root, None).ok()?;
+        catalog.with(|catalog| Ok(catalog.revision())).ok()
     }
 
     /// Reads what is published.

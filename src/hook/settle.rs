@@ -1,7 +1,5 @@
 //! What becomes of a commit in the end: its snapshot is retired, or thawed.
 
-use std::sync::Arc;
-
 use commit::{CommitError, Resumed, Visible, txn};
 use formats::Hash;
 use store::failpoint;
@@ -9,7 +7,7 @@ use store::failpoint;
 use crate::clock;
 use crate::engine::commits::UnderWay;
 use crate::engine::repo::Repo;
-use crate::report::{Context, Failure, Result};
+use crate::report::{Failure, Result};
 
 /// A commit that failed at its very last step may be visible all the same: the world is asked.
 pub(super) fn after_failure(
@@ -22,7 +20,7 @@ pub(super) fn after_failure(
     match commit::resume(&txn_dir, publisher, clock::wall(), &clock::boot_id()) {
         Ok(Resumed::Done { visible, .. }) => {
             tracing::warn!("{}: the commit reported {error}, and is visible", repo.name());
-            under_way.landed(visible.revision);
+            in_turn(repo, under_way, visible.revision);
             retire(repo, snapshot, &visible)?;
             Ok(visible)
         }
@@ -33,6 +31,16 @@ pub(super) fn after_failure(
         Err(unknown) => Err(Failure::from(error).hint_if_none(format!(
             "whether it became visible cannot be found out now ({unknown}); the next commit or mount finds out"
         ))),
+    }
+}
+
+/// A commit is visible: returns when those that became visible before it are retired.
+pub(super) fn in_turn(repo: &Repo, under_way: &UnderWay<'_>, revision: u64) {
+    under_way.landed(revision);
+    let base = repo.published.number_of(&repo.stage.base_root());
+    // nothing lies between
+    if base.is_none_or(|base| base.saturating_add(1) < revision) {
+        under_way.wait_for_earlier(revision);
     }
 }
 
@@ -56,14 +64,12 @@ pub(super) fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()
 /// stage knows already.
 pub(super) fn retire_into(repo: &Repo, snapshot: u64, root: &Hash) -> Result<()> {
     let base = repo.stage.base_root();
-    let number = |root: &Hash| -> Result<u64> {
-        let revision = repo.published.repository().revision(root)?;
-        let root = Arc::clone(revision.root_catalog());
-        root.with(|catalog| Ok(catalog.revision()))
-            .context("cannot read a root catalog")
-    };
     // an interrupted commit may be settled after one that was built upon it: a stage never goes back
-    let is_later = base != *root && number(&base)? > number(root)?;
+    let numbers = (
+        repo.published.number_of(&base),
+        repo.published.number_of(root),
+    );
+    let is_later = matches!(numbers, (Some(base), Some(own)) if base > own);
     let root = if is_later { &base } else { root };
     Ok(repo.stage.retire(snapshot, root)?)
 }
@@ -74,6 +80,7 @@ pub(super) fn retire_into(repo: &Repo, snapshot: u64, root: &Hash) -> Result<()>
 /// When that cannot be found out, or the stage does not take it.
 pub fn resume(repo: &Repo) -> Result<()> {
     let publisher = repo.published.publisher();
+    commit::give_back(publisher);
     let mut done = Vec::new();
     for txn in repo.txns()? {
         match commit::resume(&txn, publisher, clock::wall(), &clock::boot_id())? {

@@ -1,6 +1,5 @@
 //! A transaction of ours: opened, used, and ended on every path.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use formats::changeset::ChangeSet;
@@ -249,7 +248,7 @@ impl ServerLease<'_> {
         failpoint::pass("server::applied")?;
         self.transaction.require()?;
         record(revision).map_err(PublisherError::Record)?;
-        publisher.in_doubt.store(true, Ordering::Relaxed);
+        publisher.shelf.doubts(revision.root_hash);
         failpoint::pass("server::before_publish")?;
         let mark = &self.transaction.record.mark;
         let tag = revision.tag.as_deref();
@@ -308,9 +307,8 @@ impl Lease for ServerLease<'_> {
     }
 
     fn check_tag(&self, name: &str) -> Result<(), PublisherError> {
-        let work = head::work(&self.publisher.work_dir)?;
-        let history = self.head.manifest().history;
-        head::require_free_tag(&self.publisher.repository, history, name, work.path())
+        let publisher = self.publisher;
+        head::require_free_tag(&publisher.repository, &self.head, name, &publisher.work_dir)
     }
 
     fn submit(
@@ -323,7 +321,7 @@ impl Lease for ServerLease<'_> {
         self.transaction.is_over = true;
         self.publisher.ours.forget()?;
         let found = self.confirm(&revision, &steps, now)?;
-        self.publisher.in_doubt.store(false, Ordering::Relaxed);
+        self.publisher.shelf.is_settled(&revision.root_hash);
         Ok(found)
     }
 }

@@ -5,10 +5,12 @@
 //! them. Where that storage cannot be written from here, the objects of files lie there too, until their
 //! bytes are copied into the transaction.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use formats::hash::Hash;
 use formats::object::ObjectName;
 use store::{DirStore, Durability, ObjectStore, Pending, Result, StoreError, Stored};
 
@@ -19,10 +21,20 @@ pub(super) struct Shelf {
     own: DirStore,
     /// Objects of files come here, too.
     takes_files: bool,
+    needed: Mutex<Needed>,
+}
+
+/// Who needs what lies on a shelf.
+#[derive(Debug, Default)]
+struct Needed {
+    /// Commits that are under way.
+    commits: u64,
+    /// Root catalogs of which nobody has found out whether they are visible.
+    doubtful: BTreeSet<Hash>,
 }
 
 impl Shelf {
-    /// What an earlier process left on it stays until [`Shelf::clear`].
+    /// What an earlier process left on it stays until a commit has ended.
     pub(super) fn open(
         published: Arc<dyn ObjectStore>,
         takes_files: bool,
@@ -36,11 +48,42 @@ impl Shelf {
             published,
             own,
             takes_files,
+            needed: Mutex::default(),
         })
     }
 
-    /// Nothing on it is needed any more.
-    pub(super) fn clear(&self) -> Result<()> {
+    /// A commit lays its catalogs here from now on.
+    pub(super) fn begins(&self) {
+        self.needed().commits += 1;
+    }
+
+    /// A revision may be visible, and ours is needed to find out.
+    pub(super) fn doubts(&self, root: Hash) {
+        self.needed().doubtful.insert(root);
+    }
+
+    /// What became of a revision is known.
+    pub(super) fn is_settled(&self, root: &Hash) {
+        self.needed().doubtful.remove(root);
+    }
+
+    /// A commit is over: what nobody needs any more goes.
+    pub(super) fn ended(&self) -> Result<()> {
+        let mut needed = self.needed();
+        needed.commits = needed.commits.saturating_sub(1);
+        if needed.commits > 0 || !needed.doubtful.is_empty() {
+            return Ok(());
+        }
+        // whoever begins meanwhile waits, and finds it empty
+        self.clear()
+    }
+
+    fn needed(&self) -> MutexGuard<'_, Needed> {
+        // every change is a single one, so what a panic leaves is whole
+        self.needed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clear(&self) -> Result<()> {
         let mut names = Vec::new();
         self.own.for_each(&mut |name, _| {
             names.push(name);

@@ -271,9 +271,8 @@ impl Lease for GatewayLease<'_> {
     }
 
     fn check_tag(&self, name: &str) -> Result<(), PublisherError> {
-        let work = head::work(&self.publisher.work_dir)?;
-        let history = self.head.manifest().history;
-        head::require_free_tag(&self.publisher.repository, history, name, work.path())
+        let publisher = self.publisher;
+        head::require_free_tag(&publisher.repository, &self.head, name, &publisher.work_dir)
     }
 
     fn submit(

@@ -29,6 +29,14 @@ pub enum Resumed {
     },
 }
 
+/// Gives back what a process that died held against others, with a commit or without one.
+pub fn give_back(publisher: &dyn Publisher) {
+    if let Err(error) = publisher.give_back() {
+        // that stands in others' way, not in ours
+        tracing::warn!(repo = publisher.name(), %error, "cannot give back what an earlier process held");
+    }
+}
+
 /// Finds out what became of an interrupted commit. `boot_id` names this start of the machine: objects
 /// that were stored before an earlier one are hashed again.
 ///
@@ -41,10 +49,7 @@ pub fn resume(
     now: SystemTime,
     boot_id: &str,
 ) -> Result<Resumed, CommitError> {
-    if let Err(error) = publisher.give_back() {
-        // that stands in others' way, not in ours
-        tracing::warn!(repo = publisher.name(), %error, "cannot give back what an earlier process held");
-    }
+    give_back(publisher);
     let Some(found) = txn::find(txn_dir)? else {
         txn::clear(txn_dir)?;
         return Ok(Resumed::None);

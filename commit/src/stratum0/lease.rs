@@ -255,9 +255,8 @@ impl Lease for Stratum0Lease<'_> {
     }
 
     fn check_tag(&self, name: &str) -> Result<(), PublisherError> {
-        let work = self.publisher.work()?;
-        let history = self.head.manifest().history;
-        head::require_free_tag(&self.publisher.repository, history, name, work.path())
+        let publisher = self.publisher;
+        head::require_free_tag(&publisher.repository, &self.head, name, &publisher.work_dir)
     }
 
     fn submit(

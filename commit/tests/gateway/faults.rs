@@ -9,8 +9,8 @@ use commit::gateway::Key;
 use commit::{CommitError, Gateway, GatewayError, Outcome, PublisherError, Request, resign};
 use store::StoreError;
 
-use super::{Once, noise};
-use crate::support::changes::path;
+use super::Once;
+use crate::support::changes::{noise, path};
 use crate::support::gateway::{At, Behind, Fault, MAX_LEASE, Make, WAYS, Way, behind_each};
 use crate::support::proxy::{Asked, Cut, Proxy};
 

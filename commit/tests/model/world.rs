@@ -10,7 +10,7 @@ use formats::entry::{Entry, Kind};
 use formats::path::{Name, RepoPath};
 use proptest::prelude::*;
 
-use crate::support::changes::{dir, entry, seal};
+use crate::support::changes::{dir, entry, noise, seal};
 use crate::support::healthy::assert_healthy;
 use crate::support::overlay::{Node, Overlay, plain};
 use crate::support::site::Site;
@@ -71,18 +71,6 @@ pub fn any_step() -> impl Strategy<Value = Do> {
         2 => at().prop_map(Do::Unmark),
         3 => Just(Do::Commit),
     ]
-}
-
-/// Bytes without a pattern.
-fn noise(seed: u32, length: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let step = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state.to_le_bytes()[1]
-    };
-    std::iter::repeat_with(step).take(length).collect()
 }
 
 /// A site, and what is staged for it.

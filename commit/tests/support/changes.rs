@@ -16,6 +16,18 @@ pub fn path(text: &str) -> RepoPath {
     text.parse().unwrap()
 }
 
+/// Bytes without a pattern.
+pub fn noise(seed: u32, length: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let step = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_le_bytes()[1]
+    };
+    std::iter::repeat_with(step).take(length).collect()
+}
+
 /// Seals bytes as the stage would: chunks, compressed objects, all in `store`.
 pub fn seal(store: &dyn ObjectStore, params: &Params, bytes: &[u8]) -> Regular {
     let object = |kind, piece: &[u8]| {

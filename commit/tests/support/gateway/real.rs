@@ -233,7 +233,7 @@ fn spawn(dir: &Path) -> Child {
         .args([
             "-m",
             "--propagation",
-            "private",
+            "slave",
             "sh",
             "-c",
             script,
