@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use formats::S3ConfError;
+use formats::path::is_repository_name;
 use formats::server_conf::{Params, ServerConf, ServerConfError};
 use formats::trust::{Certificate, PrivateKey, PublicKey, TrustError};
 use store::{ObjectStore, Owner, StoreError};
@@ -105,26 +106,15 @@ pub enum HomeError {
     BadName(String),
 }
 
-/// Longest name of a repository: clients refuse longer ones.
-const NAME_BYTES_MAX: usize = 60;
-
 /// Checks a repository's fully qualified name.
 ///
 /// # Errors
 /// [`HomeError::BadName`].
 pub fn check_name(name: &str) -> Result<(), HomeError> {
-    let label = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    if name.len() > NAME_BYTES_MAX || !name.contains('.') || !name.split('.').all(label) {
-        return Err(HomeError::BadName(name.to_owned()));
+    match is_repository_name(name) {
+        true => Ok(()),
+        false => Err(HomeError::BadName(name.to_owned())),
     }
-    Ok(())
 }
 
 /// The places of one repository.

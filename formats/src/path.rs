@@ -14,6 +14,24 @@ use serde::{Deserialize, Serialize};
 /// Longest name, in bytes (NAME_MAX).
 pub const NAME_MAX: usize = 255;
 
+/// Longest name of a repository, in bytes: clients refuse longer ones.
+const REPOSITORY_NAME_MAX: usize = 60;
+
+/// True for a repository's fully qualified name: labels of letters, digits, `-` and `_`, at least two,
+/// joined by dots. It is safe as a file's name.
+#[must_use]
+pub fn is_repository_name(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    name.len() <= REPOSITORY_NAME_MAX && name.contains('.') && name.split('.').all(label)
+}
+
 /// Why bytes are not a name or a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {

@@ -1,0 +1,34 @@
+//! What a publisher and a Stratum 1's receiver say to one another before a revision is visible.
+//!
+//! A [`list`] names the objects that a transaction is about, and its answer which of them are absent;
+//! a [`bundle`] carries objects; [`message`]s and [`topic`]s are the control plane over a broker, in
+//! the forms that sites have from prepub's predecessor. Objects that may travel are those of files:
+//! a replica that is given a catalog takes everything below it for present [CVMFS
+//! `swissknife_pull.cc`].
+
+pub mod bundle;
+pub mod list;
+pub mod message;
+mod record;
+pub mod topic;
+
+pub use bundle::{BundleError, BundleReader, Encoder};
+pub use list::{Bits, ListError, ListReader, Listed, Missing};
+pub use message::{Announce, MessageError, Presence, Published, Ready};
+pub use topic::{Topic, TopicError};
+
+/// Most names in one transaction: 29 MB of list, and a bitmap of 125 kB.
+pub const NAMES_MAX: u32 = 1_000_000;
+
+/// Longest name of a transaction, in bytes.
+pub const TRANSACTION_NAME_MAX: usize = 128;
+
+/// True for what may name a transaction: it becomes a file's name, and part of a URL and of a topic.
+#[must_use]
+pub fn is_transaction_name(name: &str) -> bool {
+    (1..=TRANSACTION_NAME_MAX).contains(&name.len())
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
