@@ -83,3 +83,18 @@ fn reflog() {
 fn keys() {
     replay("keys", KEY_MUTATIONS, targets::keys);
 }
+
+#[test]
+fn warm_list() {
+    replay("warm_list", MUTATIONS, targets::warm_list);
+}
+
+#[test]
+fn warm_bundle() {
+    replay("warm_bundle", MUTATIONS, targets::warm_bundle);
+}
+
+#[test]
+fn warm_message() {
+    replay("warm_message", MUTATIONS, targets::warm_message);
+}

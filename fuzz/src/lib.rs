@@ -14,6 +14,8 @@ use formats::reflog::{Reflog, ReflogWriter};
 use formats::s3_conf::{self, S3Conf};
 use formats::server_conf::ServerConf;
 use formats::trust::{PrivateKey, sign_manifest, verify_manifest};
+use formats::warm::message::Message;
+use formats::warm::{self, BundleReader, Encoder, ListReader, Listed, Missing, Topic};
 use formats::{
     Algorithm, Certificate, Compression, Fingerprint, Hash, Manifest, Name, ObjectName, PublicKey,
     RepoPath, SignedManifest, SignedWhitelist, Whitelist, meta_info,
@@ -216,6 +218,79 @@ pub fn reflog(bytes: &[u8]) {
         let _ = Reflog::open(file).and_then(|reflog| reflog.verify());
         let _ = ReflogWriter::open_update(file).and_then(|reflog| reflog.finish());
     });
+}
+
+/// A list of objects, and the answer to one.
+pub fn warm_list(bytes: &[u8]) {
+    if let Ok(missing) = Missing::parse(bytes) {
+        assert_eq!(missing.render().expect("what was read"), bytes);
+        assert_eq!(
+            missing.absent.ones().count(),
+            missing.absent.count() as usize
+        );
+    }
+    let Ok(list) = ListReader::new(bytes) else {
+        return;
+    };
+    let objects: Result<Vec<Listed>, _> = list.collect();
+    if let Ok(objects) = objects {
+        let mut written = Vec::new();
+        warm::list::write_list(&mut written, objects.into_iter()).expect("what was read");
+        assert_eq!(written, bytes);
+    }
+}
+
+/// A bundle of objects.
+pub fn warm_bundle(bytes: &[u8]) {
+    let Ok(mut reader) = BundleReader::new(bytes) else {
+        return;
+    };
+    let mut objects = Vec::new();
+    loop {
+        match reader.next_object() {
+            Ok(Some(listed)) => {
+                let mut content = Vec::new();
+                let read = reader.content().read_to_end(&mut content);
+                assert!(read.expect("memory can be read") as u64 <= listed.bytes);
+                objects.push((listed, content));
+            }
+            Ok(None) => break,
+            Err(_) => return,
+        }
+    }
+    let listed: Vec<Listed> = objects.iter().map(|(listed, _)| *listed).collect();
+    let mut contents = objects.into_iter().map(|(_, content)| content);
+    let mut encoder = Encoder::new(listed, |_: &ObjectName| {
+        let content = contents.next().expect("one for each object");
+        Ok(Box::new(std::io::Cursor::new(content)) as Box<dyn Read + Send>)
+    })
+    .expect("what was read can be sent");
+    let mut written = Vec::new();
+    encoder
+        .read_to_end(&mut written)
+        .expect("contents of their sizes");
+    assert_eq!(written, bytes);
+}
+
+/// What is said on a broker: the first line is the topic, the rest the message.
+pub fn warm_message(bytes: &[u8]) {
+    let line_end = bytes.iter().position(|b| *b == b'\n').unwrap_or(0);
+    let (topic, message) = bytes.split_at(line_end);
+    if let Ok(topic) = String::from_utf8_lossy(topic).parse::<Topic>() {
+        let text = topic.render().expect("what was read is a topic");
+        assert_eq!(text.as_bytes(), topic.to_string().as_bytes());
+    }
+    there_and_back::<warm::Announce>(message);
+    there_and_back::<warm::Ready>(message);
+    there_and_back::<warm::Published>(message);
+    there_and_back::<warm::Presence>(message);
+}
+
+fn there_and_back<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    if let Ok(message) = M::parse(bytes) {
+        let written = message.render().expect("what was read can be written");
+        assert_eq!(M::parse(&written).expect("what was written"), message);
+    }
 }
 
 fn with_file(bytes: &[u8], parse: impl FnOnce(&Path)) {
