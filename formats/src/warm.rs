@@ -2,17 +2,22 @@
 //!
 //! A [`list`] names the objects that a transaction is about, and its answer which of them are absent;
 //! a [`bundle`] carries objects; [`message`]s and [`topic`]s are the control plane over a broker, in
-//! the forms that sites have from prepub's predecessor. Objects that may travel are those of files:
+//! the forms that sites have from prepub's predecessor. Who is who says an [`identity`], and an
+//! [`enrolment`] makes a receiver a publisher's site. Objects that may travel are those of files:
 //! a replica that is given a catalog takes everything below it for present [CVMFS
 //! `swissknife_pull.cc`].
 
 pub mod bundle;
+pub mod enrolment;
+pub mod identity;
 pub mod list;
 pub mod message;
 mod record;
 pub mod topic;
 
 pub use bundle::{BundleError, BundleReader, Encoder};
+pub use enrolment::{Enrolment, EnrolmentError};
+pub use identity::{IdentityError, NodeName, PeerIdentity, Role, Serial};
 pub use list::{Bits, ListError, ListReader, Listed, Missing};
 pub use message::{Announce, MessageError, Presence, Published, Ready};
 pub use topic::{Topic, TopicError};
