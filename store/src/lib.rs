@@ -3,11 +3,14 @@
 //! One blocking trait ([`ObjectStore`]) and its implementations: a directory ([`dir`]), a web
 //! server, read only ([`http`]), a bucket ([`s3`]), memory ([`memory`]), and a decorator that makes any of them fail on
 //! demand ([`faulty`]). Over it a [`repository`] is verified, its [`revision`]s are read and so is
-//! the [`content`] of its files. Nothing here knows about staging or committing, prints, reads the
+//! the [`content`] of its files. What both ends of warming use to reach one another is here too:
+//! the [`broker`] that they are connected to. Nothing here knows about staging or committing, prints, reads the
 //! environment or looks at the clock.
 
 #![forbid(unsafe_code)]
 
+pub mod backoff;
+pub mod broker;
 pub mod content;
 pub mod dir;
 pub mod error;
@@ -26,6 +29,7 @@ mod lru;
 mod owner;
 mod sync;
 
+pub use broker::{Broker, BrokerError, BrokerOptions, Saying};
 pub use content::{ContentCache, ContentError, ContentFile, ContentLimits};
 pub use dir::{DirStore, Durability};
 pub use error::{Result, StoreError};

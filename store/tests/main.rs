@@ -2,6 +2,7 @@
 
 mod support;
 
+mod broker;
 mod content;
 mod damage;
 mod dir;

@@ -4,11 +4,12 @@
 //! clients do not come back together. A server that asks to be spared is spared by all threads at
 //! once. Nothing here knows what a request is.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::backoff::{doubled, jittered};
 
 /// The pause before the second attempt, and the longest; the official tool's [CVMFS `upload_s3.h`].
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -22,19 +23,6 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// The pause after so many failures of a request, the first being 0.
 pub(super) fn backoff(failures: u32) -> Duration {
     jittered(doubled(BACKOFF_FIRST, failures, BACKOFF_MAX))
-}
-
-fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
-    let factor = 1_u32.checked_shl(times).unwrap_or(u32::MAX);
-    first.saturating_mul(factor).min(longest)
-}
-
-/// Between half of it and all.
-fn jittered(pause: Duration) -> Duration {
-    // each such state is seeded anew
-    let random = RandomState::new().hash_one(()) as u32;
-    let half = pause / 2;
-    half + half.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 /// Holds back all requests to a server for a while.

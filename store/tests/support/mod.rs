@@ -3,6 +3,7 @@
 
 pub mod golden;
 pub mod made;
+pub mod mosquitto;
 pub mod s3;
 #[allow(dead_code, reason = "what other rooms need of it, too")]
 pub mod s3_proxy;

@@ -1,0 +1,124 @@
+//! A real broker with TLS, certificates for its clients, and an access list.
+//!
+//! A module of other rooms' tests too, so it names nothing of theirs.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use formats::warm::identity::{Authority, Issued, NodeName, Role, Subject};
+
+/// What a publisher and its sites may say and hear: docs/stratum1.md has the same.
+const ACCESS: &str = "\
+user publisher
+topic write cvmfs/repos/+/announce
+topic write cvmfs/repos/+/published
+topic read cvmfs/publishers/+/ready/+/+
+topic read cvmfs/receivers/+/presence
+
+pattern read cvmfs/repos/+/announce
+pattern read cvmfs/repos/+/published
+pattern write cvmfs/publishers/+/ready/+/%u
+pattern write cvmfs/receivers/%u/presence
+";
+
+/// A broker on a port of its own; it ends when this is dropped.
+pub struct Mosquitto {
+    pub port: u16,
+    dir: PathBuf,
+    process: Option<Child>,
+}
+
+impl Mosquitto {
+    /// Starts one, whose state is in `dir`. Its clients' certificates are of `authority`, and so is its own.
+    ///
+    /// # Panics
+    /// Where there is no mosquitto, which `scripts/deps test` installs.
+    pub fn start(dir: &Path, authority: &Authority) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .unwrap()
+            .port();
+        let name: NodeName = "broker".parse().unwrap();
+        let subject = Subject {
+            role: Role::Site,
+            name: &name,
+            hosts: &["127.0.0.1", "localhost"],
+        };
+        let issued = authority.issue(subject, SystemTime::now()).unwrap();
+        fs::write(dir.join("ca.crt"), authority.certificate_pem().unwrap()).unwrap();
+        fs::write(dir.join("broker.crt"), &issued.certificate).unwrap();
+        fs::write(dir.join("broker.key"), &issued.key).unwrap();
+        fs::write(dir.join("access"), ACCESS).unwrap();
+        let at = dir.display();
+        let conf = format!(
+            "listener {port} 127.0.0.1\ncafile {at}/ca.crt\ncertfile {at}/broker.crt\n\
+             keyfile {at}/broker.key\nrequire_certificate true\nuse_identity_as_username true\n\
+             acl_file {at}/access\nallow_anonymous false\npersistence true\n\
+             persistence_location {at}/\nuser root\nlog_dest file {at}/log\n"
+        );
+        fs::write(dir.join("conf"), conf).unwrap();
+        let mut broker = Self {
+            port,
+            dir: dir.to_owned(),
+            process: None,
+        };
+        broker.up();
+        broker
+    }
+
+    /// Starts it again where it was.
+    pub fn up(&mut self) {
+        let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto"]
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+            .unwrap_or("mosquitto");
+        let child = Command::new(program)
+            .arg("-c")
+            .arg(self.dir.join("conf"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("mosquitto, which scripts/deps test installs");
+        self.process = Some(child);
+        let up = (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(25));
+            TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        });
+        let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        assert!(up, "mosquitto does not listen: {log}");
+    }
+
+    /// Ends it at once.
+    pub fn down(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        format!("mqtts://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.down();
+    }
+}
+
+/// A client's certificate and key.
+pub fn client(authority: &Authority, role: Role, name: &str) -> Issued {
+    let name: NodeName = name.parse().unwrap();
+    let subject = Subject {
+        role,
+        name: &name,
+        hosts: &[],
+    };
+    authority.issue(subject, SystemTime::now()).unwrap()
+}
