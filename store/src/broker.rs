@@ -131,12 +131,18 @@ pub struct BrokerTls {
 
 /// A connection to a broker; dropping it says the last words.
 pub struct Broker {
+    speaker: Speaker,
+    stop: Option<oneshot::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What says something through a connection; there may be any number of one.
+#[derive(Clone)]
+pub struct Speaker {
     url: String,
     message_bytes_max: usize,
     client: AsyncClient,
     shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -149,7 +155,7 @@ struct Shared {
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker")
-            .field("url", &self.url)
+            .field("url", &self.speaker.url)
             .field("connected", &self.is_connected())
             .finish_non_exhaustive()
     }
@@ -157,13 +163,13 @@ impl fmt::Debug for Broker {
 
 impl Broker {
     /// Begins to connect; whether that works shows in [`Broker::trouble`]. `hear` gets topic and
-    /// payload of what comes, one after another, on a thread of its own.
+    /// payload of what comes, one after another, on a thread of its own, and what to answer with.
     ///
     /// # Errors
     /// [`BrokerError::Url`], [`BrokerError::Tls`], [`BrokerError::Thread`].
     pub fn connect(
         options: BrokerOptions,
-        mut hear: impl FnMut(&str, &[u8]) + Send + 'static,
+        mut hear: impl FnMut(&Speaker, &str, &[u8]) + Send + 'static,
     ) -> Result<Self, BrokerError> {
         let mqtt = mqtt_options(&options)?;
         let (client, events) = AsyncClient::new(mqtt, UNSENT_MAX);
@@ -186,21 +192,59 @@ impl Broker {
         let connection = spawn("broker", move || {
             runtime.block_on(link.run(events, stopped));
         })?;
-        let listener = spawn("broker-hears", move || {
-            for Heard { topic, payload } in to_hear {
-                hear(&topic, &payload);
-            }
-        })?;
-        Ok(Self {
+        let speaker = Speaker {
             url: options.url,
             message_bytes_max: options.message_bytes_max,
             client,
             shared,
+        };
+        let answering = speaker.clone();
+        let listener = spawn("broker-hears", move || {
+            for Heard { topic, payload } in to_hear {
+                hear(&answering, &topic, &payload);
+            }
+        })?;
+        Ok(Self {
+            speaker,
             stop: Some(stop),
             threads: vec![connection, listener],
         })
     }
 
+    /// As [`Speaker::say`].
+    ///
+    /// # Errors
+    /// Those of [`Speaker::say`].
+    pub fn say(&self, saying: Saying) -> Result<(), BrokerError> {
+        self.speaker.say(saying)
+    }
+
+    /// True while there is a connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.speaker.shared.connected.load(Ordering::Acquire)
+    }
+
+    /// Why there is none.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.speaker.shared.trouble.lock().clone()
+    }
+
+    /// How many messages came faster than they were listened to, and were dropped.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.speaker.shared.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Speaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Speaker({})", self.url)
+    }
+}
+
+impl Speaker {
     /// Says something, now or when the connection is back.
     ///
     /// # Errors
@@ -216,27 +260,12 @@ impl Broker {
         say(&self.client, saying).map_err(|_| BrokerError::Unreachable {
             url: self.url.clone(),
             why: self
-                .trouble()
+                .shared
+                .trouble
+                .lock()
+                .clone()
                 .unwrap_or_else(|| "it takes nothing more".to_owned()),
         })
-    }
-
-    /// True while there is a connection.
-    #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.shared.connected.load(Ordering::Acquire)
-    }
-
-    /// Why there is none.
-    #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.shared.trouble.lock().clone()
-    }
-
-    /// How many messages came faster than they were listened to, and were dropped.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
     }
 }
 

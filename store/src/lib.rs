@@ -29,7 +29,7 @@ mod lru;
 mod owner;
 mod sync;
 
-pub use broker::{Broker, BrokerError, BrokerOptions, Saying};
+pub use broker::{Broker, BrokerError, BrokerOptions, BrokerTls, Saying, Speaker};
 pub use content::{ContentCache, ContentError, ContentFile, ContentLimits};
 pub use dir::{DirStore, Durability};
 pub use error::{Result, StoreError};

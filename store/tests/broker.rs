@@ -4,8 +4,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime};
 
 use formats::warm::identity::{Authority, Role};
-use store::broker::BrokerTls;
-use store::{Broker, BrokerError, BrokerOptions, Saying};
+use store::{Broker, BrokerError, BrokerOptions, BrokerTls, Saying};
 use tempfile::TempDir;
 
 use crate::support::mosquitto::{self, Mosquitto};
@@ -61,7 +60,7 @@ impl Site {
 
 fn connected(options: BrokerOptions) -> (Broker, Receiver<(String, String)>) {
     let (said, heard) = channel();
-    let broker = Broker::connect(options, move |topic, payload| {
+    let broker = Broker::connect(options, move |_, topic, payload| {
         let payload = String::from_utf8_lossy(payload).into_owned();
         let _ = said.send((topic.to_owned(), payload));
     })
@@ -169,7 +168,7 @@ fn who_has_no_certificate_of_ours_or_trusts_another_stays_outside() {
     let mut distrustful = site.options(Role::Site, "b", &[]);
     distrustful.tls.as_mut().unwrap().ca = stranger.certificate_pem().unwrap();
     for options in [options, distrustful] {
-        let broker = Broker::connect(options, |_, _| {}).unwrap();
+        let broker = Broker::connect(options, |_, _, _| {}).unwrap();
         until(|| broker.trouble().is_some(), || "no trouble".into());
         assert!(!broker.is_connected());
     }

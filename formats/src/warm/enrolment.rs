@@ -5,6 +5,8 @@
 //! publisher = "stratum0.example.org"
 //! publisher_url = "https://stratum0.example.org:8444"   # only for a site that pulls
 //! repositories = ["sw.example.org"]                     # empty: all that the receiver is configured for
+//! broker = "mqtts://broker.example.org:8883"            # only where there is one
+//! broker_ca = """-----BEGIN CERTIFICATE-----..."""      # where its certificate is not the publisher's authority's
 //! ca = """-----BEGIN CERTIFICATE-----..."""
 //! certificate = """-----BEGIN CERTIFICATE-----..."""
 //! key = """-----BEGIN PRIVATE KEY-----..."""
@@ -60,6 +62,9 @@ pub enum EnrolmentError {
     /// A URL that nothing can be fetched from.
     #[error("publisher_url {0:?} does not begin with https://")]
     BadUrl(String),
+    /// A broker's authority without a broker.
+    #[error("broker_ca stands without broker")]
+    NoBroker,
 }
 
 /// What a site knows of one publisher.
@@ -73,6 +78,10 @@ pub struct Enrolment {
     pub publisher_url: Option<String>,
     /// Repositories that the publisher may send; empty: all that the receiver is configured for.
     pub repositories: Vec<String>,
+    /// The broker that both are connected to, if any: `mqtts://HOST:PORT`.
+    pub broker: Option<String>,
+    /// The authority that its certificate is of, `BEGIN CERTIFICATE`; none: the publisher's.
+    pub broker_ca: Option<String>,
     /// The publisher's authority, `BEGIN CERTIFICATE`.
     pub ca: String,
     /// The site's certificate.
@@ -89,6 +98,8 @@ struct Text {
     publisher_url: Option<String>,
     #[serde(default)]
     repositories: Vec<String>,
+    broker: Option<String>,
+    broker_ca: Option<String>,
     ca: String,
     certificate: String,
     key: String,
@@ -135,11 +146,23 @@ impl Enrolment {
                 repo.chars().take(80).collect(),
             ));
         }
+        match (&read.broker, &read.broker_ca) {
+            (None, Some(_)) => return Err(EnrolmentError::NoBroker),
+            (_, Some(ca)) => identity::certificate(ca.as_bytes())
+                .map(drop)
+                .map_err(|source| EnrolmentError::Field {
+                    field: "broker_ca",
+                    source,
+                })?,
+            (_, None) => {}
+        }
         let enrolment = Self {
             site: name("site", &read.site)?,
             publisher: name("publisher", &read.publisher)?,
             publisher_url: read.publisher_url,
             repositories: read.repositories,
+            broker: read.broker,
+            broker_ca: read.broker_ca,
             ca: read.ca,
             certificate: read.certificate,
             key: read.key,
@@ -190,20 +213,27 @@ impl Enrolment {
             ("site", self.site.as_str()),
             ("publisher", self.publisher.as_str()),
         ];
-        let url = self
-            .publisher_url
-            .as_deref()
-            .map(|url| ("publisher_url", url));
-        for (field, value) in fields.into_iter().chain(url) {
+        let urls = [
+            ("publisher_url", &self.publisher_url),
+            ("broker", &self.broker),
+        ];
+        let urls = urls
+            .into_iter()
+            .filter_map(|(field, url)| Some((field, url.as_deref()?)));
+        for (field, value) in fields.into_iter().chain(urls) {
             let _ = writeln!(text, "{field} = {}", quoted(value));
         }
         let names: Vec<_> = self.repositories.iter().map(|name| quoted(name)).collect();
         let _ = writeln!(text, "repositories = [{}]", names.join(", "));
         let pems = [
-            ("ca", &self.ca),
-            ("certificate", &self.certificate),
-            ("key", &self.key),
+            ("broker_ca", self.broker_ca.as_ref()),
+            ("ca", Some(&self.ca)),
+            ("certificate", Some(&self.certificate)),
+            ("key", Some(&self.key)),
         ];
+        let pems = pems
+            .into_iter()
+            .filter_map(|(field, pem)| Some((field, pem?)));
         for (field, pem) in pems {
             let _ = writeln!(text, "{field} = \"\"\"\n{}\n\"\"\"", pem.trim());
         }

@@ -19,6 +19,8 @@ fn sample(role: Role, name: &str) -> Enrolment {
         publisher: "stratum0".parse().unwrap(),
         publisher_url: Some("https://stratum0.example.org:8444".into()),
         repositories: vec!["sw.example.org".into(), "two.example.org".into()],
+        broker: None,
+        broker_ca: None,
         ca: text(authority.certificate_pem().unwrap()),
         certificate: text(issued.certificate),
         key: text(issued.key),
@@ -35,6 +37,16 @@ fn it_is_read_as_it_was_written() {
         assert_eq!(again.repositories, enrolment.repositories);
         assert_eq!(again.publisher_url, enrolment.publisher_url);
     }
+    enrolment.broker_ca = Some(enrolment.ca.trim().to_owned());
+    let error = Enrolment::parse(&enrolment.text()).unwrap_err();
+    assert!(matches!(error, EnrolmentError::NoBroker), "{error}");
+    enrolment.broker = Some("mqtts://broker.example.org".into());
+    let again = Enrolment::parse(&enrolment.text()).unwrap();
+    assert_eq!(again.broker, enrolment.broker);
+    assert_eq!(
+        again.broker_ca.map(|ca| ca.trim().to_owned()),
+        enrolment.broker_ca
+    );
     assert_eq!(format!("{enrolment:?}"), "Enrolment(cern of stratum0)");
 }
 
