@@ -132,3 +132,38 @@ fn what_has_to_do_with_one_waits_for_it() {
         }
     }
 }
+
+#[test]
+fn a_directory_that_comes_home_while_its_going_is_published_is_whole() {
+    for in_between in [false, true] {
+        let mut bench = bench();
+        let before = bench.read("/a/one");
+        bench.write("/b/new", b"new");
+        let b = bench.freeze("/b").unwrap();
+        bench.rename("/a", "/elsewhere").unwrap();
+        let gone = bench.freeze("/a").unwrap();
+        bench.rename("/elsewhere", "/a").unwrap();
+        let mut head = bench.stage().base_root();
+        if in_between {
+            head = publish(&bench, &head, &b);
+        }
+        head = publish(&bench, &head, &gone);
+        assert!(
+            !bench
+                .published
+                .tree(&head)
+                .contains_key(&"/a".parse().unwrap())
+        );
+        assert_eq!(bench.read("/a/one"), before, "{in_between}");
+        bench.reopen();
+        assert_eq!(bench.read("/a/one"), before, "{in_between}");
+        if !in_between {
+            publish(&bench, &head, &b);
+        }
+        let root = bench.commit("");
+        let tree = bench.published.tree(&root);
+        assert!(tree.contains_key(&"/a/one".parse().unwrap()));
+        assert_eq!(bench.read("/a/one"), before);
+        assert_eq!(bench.stage().summary(), StageSummary::default());
+    }
+}

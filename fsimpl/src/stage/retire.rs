@@ -1,7 +1,8 @@
 //! After a commit: what equals the snapshot is staged no longer, what changed since stays.
 //!
 //! Going down from the root, every staged directory gets its new origin: one that is in the snapshot
-//! refers to where it was published, wherever it is now. A name that is as in the snapshot goes, if
+//! refers to where it was published, wherever it is now; one whose place the snapshot took away, and that
+//! came back to it since, to where that was. A name that is as in the snapshot goes, if
 //! the published one shows in its place; inode numbers stay. A staged inode that cannot give its
 //! number to an unstaged one (it was renamed before it was published, or has several names) stays in
 //! the tree, marked as clean, up to a limit.
@@ -90,6 +91,7 @@ fn previous_of(revision: &store::Revision) -> Option<Hash> {
 fn retire(mut txn: Txn<'_>, mark: &FrozenMark, (head, alone): (RevId, bool)) -> Result<Retired> {
     let bare = mark.bare.iter().filter(|(_, bare)| bare.moved);
     let bare = bare.map(|(dir, bare)| (*dir, bare.path.clone()));
+    let before = txn.tree.origin(Ino::ROOT);
     txn.set_head(head, alone);
     let mut retiring = Retiring {
         mark,
@@ -98,7 +100,7 @@ fn retire(mut txn: Txn<'_>, mark: &FrozenMark, (head, alone): (RevId, bool)) -> 
         shown: HashMap::new(),
         done: Retired::default(),
     };
-    retiring.directory(&mut txn, Ino::ROOT)?;
+    retiring.directory(&mut txn, Ino::ROOT, before)?;
     let Retiring { done, .. } = retiring;
     txn.extra.remove(frozen_key(mark.id));
     Stage::meta_batch(txn.tree, &mut txn.extra);
@@ -128,8 +130,13 @@ struct Retired {
 }
 
 impl Retiring<'_> {
-    /// Rebases a staged directory, and then its names.
-    fn directory(&mut self, txn: &mut Txn<'_>, ino: Ino) -> Result<()> {
+    /// Rebases a staged directory, and then its names. `before`: what it referred to so far.
+    fn directory(
+        &mut self,
+        txn: &mut Txn<'_>,
+        ino: Ino,
+        before: Option<(RevId, RepoPath)>,
+    ) -> Result<()> {
         if let Some(place) = self.bare.get(&txn.tree.serial(ino)).cloned() {
             self.unfold(txn, ino, &place)?;
         }
@@ -147,6 +154,12 @@ impl Retiring<'_> {
         };
         let mut subdirs = 0;
         for (name, dentry) in txn.tree.names_in(ino) {
+            if let Some(child) = dentry.node()
+                && txn.tree.is_dir(child)?
+            {
+                let before = self.hold(txn, (ino, &name), child, before.as_ref())?;
+                self.directory(txn, child, before)?;
+            }
             self.name(txn, (ino, &name), dentry, shows, was.as_ref())?;
             subdirs += txn.tree.subdirs_more(ino, &name);
         }
@@ -162,6 +175,35 @@ impl Retiring<'_> {
             dir.explicit = false;
         }
         Ok(())
+    }
+
+    /// What a directory referred to so far, where `parent` is what the one above it did. One that stands
+    /// where the snapshot has something else goes on referring to it: it was away when that was frozen,
+    /// came home since, and would take what is published there now for its own.
+    fn hold(
+        &self,
+        txn: &mut Txn<'_>,
+        (parent, name): (Ino, &Name),
+        ino: Ino,
+        above: Option<&(RevId, RepoPath)>,
+    ) -> Result<Option<(RevId, RepoPath)>> {
+        let node = txn.tree.require(ino)?;
+        let before = match node.rec.dir().map(|dir| &dir.origin) {
+            Some(Origin::At { rev, path }) => return Ok(Some((*rev, path.clone()))),
+            Some(Origin::Inherit) => above.map(|(rev, path)| (*rev, path.join(name))),
+            Some(Origin::Empty) | None => return Ok(None),
+        };
+        let serial = node.rec.serial;
+        // one that was first staged since was where it is published
+        let was_away = serial <= self.mark.serial && self.mark.published_at(serial).is_none();
+        if was_away
+            && self.mark.has_name(txn.tree.serial(parent), name)
+            && let Some((rev, path)) = before.clone()
+            && let Some(dir) = txn.record_quietly(ino)?.dir_mut()
+        {
+            dir.origin = Origin::At { rev, path };
+        }
+        Ok(before)
     }
 
     /// The snapshot has the directory's own metadata as they are.
@@ -222,11 +264,6 @@ impl Retiring<'_> {
         place: Option<&RepoPath>,
     ) -> Result<()> {
         let node = dentry.node();
-        if let Some(ino) = node
-            && txn.tree.is_dir(ino)?
-        {
-            self.directory(txn, ino)?;
-        }
         let included = txn.tree.is_in(self.mark, parent, name, &dentry);
         if included && shows {
             return match node {
