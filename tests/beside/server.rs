@@ -218,15 +218,13 @@ impl Server {
     /// Waits until all objects of a commit are in the storage.
     #[track_caller]
     pub fn until_stored(&self) {
-        let record = self
-            .sandbox
-            .state()
-            .join("txn")
-            .join(&self.name)
-            .join("state.json");
-        until("a commit", || {
+        // each below the number of its snapshot
+        let records = self.sandbox.state().join("txn").join(&self.name);
+        let is_stored = |commit: String| {
+            let record = records.join(commit).join("state.json");
             fs::read_to_string(&record).is_ok_and(|text| text.contains("stored"))
-        });
+        };
+        until("a commit", || names_in(&records).into_iter().any(is_stored));
     }
 
     /// There is a sign of a transaction.
