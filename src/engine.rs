@@ -26,7 +26,7 @@ use crate::state::{DaemonInfo, Lock, State};
 pub mod claims;
 pub mod commits;
 pub mod front;
-mod gateway;
+pub mod gateway;
 mod health;
 mod look;
 mod manage;

@@ -6,6 +6,7 @@
 //! own, where the tools are missing too ([`laid_out`]).
 
 mod laid_out;
+mod owner;
 pub mod server;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! A repository in a bucket, from the command line: a real S3 server, in this process.
 
+mod https;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};

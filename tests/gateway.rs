@@ -1,5 +1,7 @@
 //! The program before a gateway's double.
 
+mod doctor;
+
 use std::fs;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};

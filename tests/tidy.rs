@@ -191,6 +191,56 @@ fn every_paragraph_of_the_semantics_heads_a_test() {
 
 /// The fuzzers build some of the program's modules as their own; one that these come to use must be
 /// in their lists, or no campaign can be started.
+/// Errors of publishers, which a site's operator looks up.
+const PUBLISHERS_ERRORS: [&str; 7] = [
+    "commit/src/publish.rs",
+    "commit/src/publisher.rs",
+    "commit/src/objects.rs",
+    "commit/src/gateway/error.rs",
+    "commit/src/gateway/key.rs",
+    "commit/src/cvmfs_server/error.rs",
+    "store/src/s3/error.rs",
+];
+/// What no operator meets: a fault of ours; a sentence whose words stand in its fields.
+const NOT_MET: [&str; 2] = ["the changes are for", "attempt(s"];
+
+/// What a sentence says that names nothing: its longest run of words, without what to do, which follows
+/// a semicolon.
+fn words_of(sentence: &str) -> &str {
+    let says = sentence.split(';').next().unwrap_or_default();
+    let runs = says.split('{').map(|run| match run.split_once('}') {
+        Some((_, after)) => after,
+        None => run,
+    });
+    let runs = runs.map(|run| run.trim_matches(|c: char| " ,:()`".contains(c)));
+    runs.max_by_key(|run| run.len()).unwrap_or_default()
+}
+
+/// Looked up by its beginning.
+#[test]
+fn every_error_of_a_publisher_is_explained() {
+    let root = workspace_root();
+    let doc = std::fs::read_to_string(root.join("docs/publishing.md")).unwrap();
+    let doc = doc.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut explained = 0;
+    for file in PUBLISHERS_ERRORS {
+        let source = std::fs::read_to_string(root.join(file)).unwrap();
+        for attribute in source.split("#[error(").skip(1) {
+            let Some(sentence) = attribute.trim_start().strip_prefix('"') else {
+                continue;
+            };
+            let mut quotes = sentence.match_indices('"');
+            let end = quotes.find(|(at, _)| !sentence[..*at].ends_with('\\'));
+            let words = words_of(&sentence[..end.unwrap().0]);
+            let begins: String = words.chars().take(24).collect();
+            let is_met = !NOT_MET.contains(&words);
+            assert!(!is_met || doc.contains(&begins), "{file}: {words:?}");
+            explained += usize::from(is_met);
+        }
+    }
+    assert!(explained > 50, "{explained}");
+}
+
 #[test]
 fn the_fuzzers_have_the_modules_that_theirs_use() {
     let root = workspace_root();

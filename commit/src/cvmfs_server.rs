@@ -252,6 +252,11 @@ impl Publisher for CvmfsServer {
         Ok(Box::new(self.open_lease(now)?))
     }
 
+    /// A transaction is a second of remounting.
+    fn is_lease_costly(&self) -> bool {
+        true
+    }
+
     fn give_back(&self) -> Result<(), PublisherError> {
         self.end_leftover()
     }

@@ -22,6 +22,7 @@ mod error;
 mod key;
 mod lease;
 mod leases;
+mod look;
 mod outbox;
 mod pack;
 mod scope;
@@ -36,6 +37,7 @@ use store::{Head, ObjectStore, Repository};
 
 pub use error::GatewayError;
 pub use key::{Key, KeyError};
+pub use look::{Standing, Terms};
 
 use crate::home::RepoHome;
 use crate::publisher::{Lease, NewRevision, Publisher, PublisherError};
@@ -152,19 +154,6 @@ impl Gateway {
     #[must_use]
     pub fn home(&self) -> &RepoHome {
         &self.home
-    }
-
-    /// Asks the gateway whether our key may publish, by a lease that is dropped at once; below which
-    /// path it may.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn probe(&self) -> Result<String, PublisherError> {
-        let own = self.leases.client.key_path();
-        let own = own.map_err(|e| self.leases.error(e))?;
-        let mut held = self.lease_for_payloads()?;
-        held.release().map_err(|e| self.leases.error(e))?;
-        Ok(own)
     }
 
     /// The published revision that the lease path is chosen by.

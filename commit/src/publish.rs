@@ -13,6 +13,7 @@
 //! What the stage does about it is the caller's affair: it retires the snapshot once it is visible,
 //! and thaws it otherwise.
 
+mod idle;
 mod patience;
 mod queue;
 mod request;
@@ -207,6 +208,9 @@ impl Commit<'_> {
         let (head, _) = self.publisher.head(self.now())?;
         self.check_limits(&params, &head)?;
         self.publisher.fits(&self.request.change_set, &head)?;
+        if self.is_idle(&params, &head)? {
+            return Ok(Outcome::Nothing);
+        }
 
         let begun = Instant::now();
         let stored = self.store(&params)?;

@@ -334,6 +334,12 @@ pub trait Publisher: Send + Sync {
         now: SystemTime,
     ) -> Result<Box<dyn Lease + 'a>, PublisherError>;
 
+    /// True if a lease takes long and is in others' way, so that a commit that changes nothing had better
+    /// not take one.
+    fn is_lease_costly(&self) -> bool {
+        false
+    }
+
     /// Gives back what a process that died held against others; nothing, if there is nothing, or
     /// somebody still uses it.
     ///

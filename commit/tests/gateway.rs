@@ -1,5 +1,6 @@
 //! Publishing through a gateway, judged by checks and by what was wanted.
 
+mod bucket;
 mod cuts;
 mod faults;
 mod sharing;

@@ -148,6 +148,35 @@ fn what_they_published_is_gone_on_from_or_collides() {
     assert_checks(&server.repo);
 }
 
+/// What stands there already, and what was made and taken away again, takes no transaction: one that would
+/// be refused is not asked for.
+#[test]
+fn what_changes_nothing_opens_no_transaction() {
+    let server = Server::new(&[]);
+    let publisher = server.publisher(Way::Grafts);
+    server.publish(&publisher, server.repo.changes().file("/a", b"a").done());
+    let again = one_file(&server, "/a");
+    let same = server
+        .repo
+        .request(mine(server.repo.changes().file("/a", b"a").done()));
+    server.ok(&["transaction"]);
+    let done = server.try_publish_beside(&publisher, &same).unwrap();
+    assert_eq!(done, Outcome::Nothing);
+    let refused = server.try_publish_beside(&publisher, &again);
+    assert!(
+        matches!(
+            refused,
+            Err(CommitError::Publisher(PublisherError::Transaction { .. }))
+        ),
+        "{refused:?}"
+    );
+    server.ok(&["abort", "-f"]);
+    let mut empty = same;
+    empty.allow_empty = true;
+    let done = server.try_publish(&publisher, &empty).unwrap();
+    assert!(matches!(done, Outcome::Visible(visible) if visible.revision == 3));
+}
+
 /// Whatever `cvmfs_server` fails at: the transaction is over, nothing is visible, and the same commit
 /// works the next time.
 #[test]

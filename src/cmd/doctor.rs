@@ -22,6 +22,7 @@ use crate::repositories;
 use crate::state::{DaemonInfo, State};
 
 mod beside;
+mod gateway;
 mod server;
 
 /// A mount that does not answer within this hangs.
@@ -235,14 +236,8 @@ fn repository(findings: &mut Vec<Finding>, state: &State, settings: &Settings, n
         Ok(published) => published,
         Err(failure) => return failed(findings, name, failure),
     };
-    if let Some(gateway) = published.gateway() {
-        match gateway.probe() {
-            Ok(path) => {
-                let found = format!("its gateway lets us publish below {path}");
-                fine(findings, name, found);
-            }
-            Err(error) => failed(findings, name, error.into()),
-        }
+    if let Some(publisher) = published.gateway() {
+        gateway::look(findings, settings, &published.home, publisher);
     }
     in_a_bucket(findings, &published.home);
     if let Some(publisher) = published.server() {

@@ -11,6 +11,14 @@ use crate::config::{GatewaySection, Settings};
 use crate::report::{Context, Failure, Result};
 use crate::state::State;
 
+/// The gateway's storage, where the configuration says that it can be written from here.
+#[must_use]
+pub fn storage_place(settings: &Settings, name: &str) -> Option<Place> {
+    let said = settings.repository(name).gateway?.storage.as_deref()?;
+    let place = Upstream::parse(said).and_then(Place::of);
+    Some(place.unwrap_or_else(|| Place::Directory(said.into())))
+}
+
 /// Finds gateway, key, Stratum 0 and storage of a repository.
 ///
 /// # Errors
@@ -41,11 +49,8 @@ pub fn options(state: &State, settings: &Settings, home: &RepoHome) -> Result<Ga
     let beside = || home.keys_dir.join(format!("{}.gw", home.name));
     let key = Key::read(&said.key.clone().unwrap_or_else(beside))
         .context(format_args!("the gateway of {}", home.name))?;
-    let storage = said.storage.as_deref().map(|text| {
-        let place = Upstream::parse(text).and_then(Place::of);
-        let place = place.unwrap_or_else(|| Place::Directory(text.into()));
-        place.open(&home.name)
-    });
+    let storage = storage_place(settings, &home.name);
+    let storage = storage.map(|place| place.open(&home.name));
     Ok(GatewayOptions {
         url,
         key,

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{names_in, skip_unless, until};
 use crate::support::golden::manifest_field;
-use crate::support::{Sandbox, can_mount, is_root};
+use crate::support::{Sandbox, by, can_mount, is_root};
 
 /// Sees to it that one test at a time uses `cvmfs_server`, which edits files of the whole machine.
 const ONE_AT_A_TIME: &str = "prepub-beside.lock";
@@ -54,6 +54,31 @@ impl Server {
         ));
         world.ok(&["mkfs", "-z", "-o", owner, &world.name]);
         Some(world)
+    }
+
+    /// The same, and its owner runs prepub; none where that one cannot.
+    pub fn run_by_its_owner(owner: &str, publisher: &str) -> Option<Self> {
+        let mut world = Self::publishing(owner, publisher)?;
+        let user = [id("-u", owner), id("-g", owner)];
+        let may = |test: &[&str]| by(user).args(test).status().unwrap().success();
+        let fuse = may(&["test", "-w", "/dev/fuse"]);
+        let conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+        let shares = conf.lines().any(|line| line.trim() == "user_allow_other");
+        if skip_unless(fuse && shares, "/dev/fuse for its group, user_allow_other")
+            || skip_unless(
+                may(&["test", "-x", env!("CARGO_BIN_EXE_prepub")]),
+                "a program under test that everybody may run",
+            )
+        {
+            return None;
+        }
+        world.is_run_by(owner);
+        Some(world)
+    }
+
+    /// Another user runs prepub from now on.
+    pub fn is_run_by(&mut self, user: &str) {
+        self.sandbox.run_by([id("-u", user), id("-g", user)]);
     }
 
     pub fn name(&self) -> &str {
@@ -193,15 +218,13 @@ impl Server {
     /// Waits until all objects of a commit are in the storage.
     #[track_caller]
     pub fn until_stored(&self) {
-        let record = self
-            .sandbox
-            .state()
-            .join("txn")
-            .join(&self.name)
-            .join("state.json");
-        until("a commit", || {
+        // each below the number of its snapshot
+        let records = self.sandbox.state().join("txn").join(&self.name);
+        let is_stored = |commit: String| {
+            let record = records.join(commit).join("state.json");
             fs::read_to_string(&record).is_ok_and(|text| text.contains("stored"))
-        });
+        };
+        until("a commit", || names_in(&records).into_iter().any(is_stored));
     }
 
     /// There is a sign of a transaction.
@@ -262,12 +285,7 @@ impl Server {
 
     /// Everything that was published, and everything in the spool directory, is this user's.
     pub fn belongs_to(&self, owner: &str) {
-        let id = Command::new("id").args(["-u", owner]).output().unwrap();
-        let uid: u32 = String::from_utf8(id.stdout)
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
+        let uid = id("-u", owner);
         let mut found = vec![self.storage().join(".cvmfspublished")];
         found.push(self.storage().join(".cvmfsreflog"));
         for name in ["client.local", "reflog.chksum"] {
@@ -287,6 +305,16 @@ impl Server {
             );
         }
     }
+}
+
+/// The number of a user, or of their group.
+pub fn id(which: &str, name: &str) -> u32 {
+    let id = Command::new("id").args([which, name]).output().unwrap();
+    String::from_utf8(id.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap()
 }
 
 impl Drop for Server {

@@ -49,8 +49,10 @@ fn is_installed() -> bool {
         )
 }
 
-/// Runs with the directory of [`Real`] as its `$0`.
-const START: &str = "mount --bind \"$0/etc\" /etc/cvmfs \
+/// Runs with the directory of [`Real`] as its `$0`. Copies of other tests' mounts would keep those from
+/// ending.
+const START: &str = "awk '$3 ~ /^fuse/ {print $2}' /proc/self/mounts | xargs -r -n1 umount -l; \
+    mount --bind \"$0/etc\" /etc/cvmfs \
     && mount --bind \"$0/spool\" /var/spool/cvmfs \
     && exec cvmfs_gateway --user_config_file /etc/cvmfs/gateway/user.json";
 

@@ -1,7 +1,8 @@
 //! A repository with a double of its gateway, and a machine that publishes into it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use commit::RepoHome;
 
@@ -21,8 +22,22 @@ pub struct Behind {
 }
 
 impl Behind {
-    /// None where nothing can be mounted.
+    /// Objects go through the gateway. None where nothing can be mounted.
     pub fn new() -> Option<Self> {
+        Self::made(MAX_LEASE, |_| String::new())
+    }
+
+    /// The gateway's leases last so long.
+    pub fn with_leases(lease: Duration) -> Option<Self> {
+        Self::made(lease, |_| String::new())
+    }
+
+    /// The gateway's storage is written by whoever publishes.
+    pub fn with_storage() -> Option<Self> {
+        Self::made(MAX_LEASE, |storage| format!("storage = {storage:?}\n"))
+    }
+
+    fn made(lease: Duration, storage: impl Fn(&Path) -> String) -> Option<Self> {
         if skip_unless(can_mount(), "/dev/fuse") {
             return None;
         }
@@ -34,7 +49,7 @@ impl Behind {
             secret: "secret".into(),
             path: "/".into(),
         };
-        let gateway = Gateway::start(home, vec![key], MAX_LEASE);
+        let gateway = Gateway::start(home, vec![key], lease);
         let own = |place: &str| -> PathBuf {
             let file = sandbox.state().join(place);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -46,10 +61,11 @@ impl Behind {
         fs::copy(stratum0.state().join(&public), own(&public)).unwrap();
         fs::write(own(&format!("keys/{REPO}.gw")), "plain_text key secret\n").unwrap();
         let (api, front) = (gateway.address(), serve(stratum0.storage()));
+        let storage = storage(&stratum0.storage());
         sandbox.configure(&format!(
             "[stage]\nsettle = \"0s\"\n[repository.\"{REPO}\"]\npublisher = \"gateway\"\n\
              [repository.\"{REPO}\".gateway]\nurl = \"http://{api}/api/v1\"\n\
-             stratum0 = \"http://{front}\"\n"
+             stratum0 = \"http://{front}\"\n{storage}"
         ));
         Some(Self {
             gateway,

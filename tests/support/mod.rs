@@ -14,11 +14,13 @@ pub mod s3;
 pub mod s3_proxy;
 pub mod script;
 pub mod small;
+pub mod tls;
 pub mod trees;
 pub mod web;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -55,6 +57,8 @@ pub fn is_root() -> bool {
 pub struct Sandbox {
     pub dir: tempfile::TempDir,
     daemon: Option<Child>,
+    /// Whoever runs the program, if that is not us: user and group.
+    user: Option<[u32; 2]>,
 }
 
 impl Sandbox {
@@ -64,7 +68,11 @@ impl Sandbox {
             .tempdir()
             .unwrap();
         fs::create_dir(dir.path().join("mnt")).unwrap();
-        Self { dir, daemon: None }
+        Self {
+            dir,
+            daemon: None,
+            user: None,
+        }
     }
 
     /// A sandbox with an empty repository, mounted; none where nothing can be mounted.
@@ -91,6 +99,16 @@ impl Sandbox {
         fs::write(self.dir.path().join("every.toml"), text).unwrap();
     }
 
+    /// Another user runs the program from now on.
+    pub fn run_by(&mut self, user: [u32; 2]) {
+        self.user = Some(user);
+        let [uid, gid] = user;
+        for place in [self.dir.path().to_owned(), self.mountpoint()] {
+            chown(&place, Some(uid), Some(gid)).unwrap();
+            fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+
     /// The repository's directory below the mount.
     pub fn root(&self) -> PathBuf {
         self.mountpoint().join(REPO)
@@ -112,7 +130,15 @@ impl Sandbox {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_prepub"));
+        let program = env!("CARGO_BIN_EXE_prepub");
+        let mut command = match self.user {
+            None => Command::new(program),
+            Some(user) => {
+                let mut command = by(user);
+                command.arg(program);
+                command
+            }
+        };
         let config = self.dir.path().join("every.toml");
         if config.exists() {
             command.env("PREPUB_CONFIG", config);
@@ -303,6 +329,17 @@ impl Drop for Sandbox {
                 .status();
         }
     }
+}
+
+/// Runs a command as a user, who may mount.
+pub fn by([uid, gid]: [u32; 2]) -> Command {
+    let fuse = fs::metadata("/dev/fuse").map_or(gid, |device| device.gid());
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--reuid={uid}"))
+        .arg(format!("--regid={gid}"))
+        .arg(format!("--groups={fuse}"));
+    command
 }
 
 /// Writes a file and its parents.

@@ -20,15 +20,28 @@ pub const PUBLISHING: &[&str] = &[
     "gateway::before_commit",
     "gateway::after_commit",
 ];
+/// Those that are passed where its storage is written from here, with what is done there before the lease
+/// and under it.
+const IN_ITS_STORAGE: &[&str] = &[
+    "commit::frozen",
+    "commit::noted",
+    "commit::stored",
+    "gateway::before_lease",
+    LOST,
+    "gateway::noted",
+    "commit::leased",
+    "commit::catalogs",
+    "gateway::brought",
+    "gateway::before_commit",
+    "gateway::after_commit",
+    "commit::visible",
+];
 /// The lease is granted, and its token noted nowhere: nobody can drop it any more.
 const LOST: &str = "gateway::granted";
 
-/// None where a kill cannot be had.
-fn world() -> Option<Behind> {
-    if skip_unless(cfg!(feature = "failpoints"), "the feature failpoints") {
-        return None;
-    }
-    Behind::new()
+/// True where a kill cannot be had.
+fn cannot_kill() -> bool {
+    skip_unless(cfg!(feature = "failpoints"), "the feature failpoints")
 }
 
 impl Behind {
@@ -74,14 +87,10 @@ impl Behind {
     }
 }
 
-#[test]
-fn killed_while_publishing() {
-    let Some(mut world) = world() else {
-        return;
-    };
+fn sweep(mut world: Behind, points: &[&str]) {
     let all = std::env::var("PREPUB_SWEEP").is_ok_and(|how| how == "all");
     let passages = if all { 0..u64::MAX } else { 0..2 };
-    for point in PUBLISHING {
+    for point in points {
         for earlier in passages.clone() {
             let fault = match earlier {
                 0 => format!("{point}=return(kill)"),
@@ -96,12 +105,38 @@ fn killed_while_publishing() {
         }
     }
     world.stratum0.check();
+    let growing = fs::read_dir(world.stratum0.storage().join("data/txn")).unwrap();
+    assert_eq!(growing.count(), 0, "what was begun is gone");
+}
+
+#[test]
+fn killed_while_publishing() {
+    if cannot_kill() {
+        return;
+    }
+    if let Some(world) = Behind::new() {
+        sweep(world, PUBLISHING);
+    }
+}
+
+/// Objects and catalogs lie in the gateway's storage before it knows of them.
+#[test]
+fn killed_while_publishing_into_its_storage() {
+    if cannot_kill() {
+        return;
+    }
+    if let Some(world) = Behind::with_storage() {
+        sweep(world, IN_ITS_STORAGE);
+    }
 }
 
 /// What a killed process held is given back by the next, which may be killed at that.
 #[test]
 fn killed_while_a_leftover_is_dropped() {
-    let Some(mut world) = world() else {
+    if cannot_kill() {
+        return;
+    }
+    let Some(mut world) = Behind::new() else {
         return;
     };
     let noted = [("FAILPOINTS", "gateway::noted=return(kill)")];

@@ -18,8 +18,8 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::blocking::{Body, RequestBuilder};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::blocking::{Body, RequestBuilder, Response};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE};
 use reqwest::redirect::Policy;
 use serde::Deserialize;
 use store::ObjectStore;
@@ -27,8 +27,12 @@ use store::ObjectStore;
 use super::duration;
 use super::error::GatewayError;
 use super::key::{Key, Token};
+use super::look::Standing;
 use super::pack::Pack;
 
+/// The version of the protocol that is spoken here, which is the official client's, and the oldest that
+/// a gateway takes [gw/frontend/version.go].
+pub(super) const API_VERSION: u64 = 2;
 /// For a connection to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For an answer about leases: it waits for commits of others, which a big merge makes long. Giving up
@@ -73,6 +77,7 @@ struct Reply {
     time_remaining: String,
     #[serde(default)]
     session_token: String,
+    max_api_version: Option<u64>,
     final_revision: Option<u64>,
 }
 
@@ -124,11 +129,15 @@ impl Client {
         &self.url
     }
 
-    /// The path below which the key may publish; `/` for all.
-    pub(super) fn key_path(&self) -> Result<String, GatewayError> {
+    /// What it says of the key.
+    pub(super) fn standing(&self) -> Result<Standing, GatewayError> {
         let what = "list repositories";
         let request = || self.http.get(format!("{}/repos", self.url));
-        let (status, text) = self.send(what, request)?;
+        let response = self.ask(what, request)?;
+        let date = response.headers().get(DATE);
+        let date = date.and_then(|value| value.to_str().ok());
+        let time = date.and_then(|text| httpdate::parse_http_date(text).ok());
+        let (status, text) = read(what, response)?;
         let mut all: Repositories =
             serde_json::from_slice(&text).map_err(|_| strange(what, status, &text))?;
         let served =
@@ -138,21 +147,26 @@ impl Client {
                     repo: self.repo.clone(),
                 })?;
         match served.keys.get(self.key.id()) {
-            Some(path) => Ok(path.clone()),
+            Some(path) => Ok(Standing {
+                path: path.clone(),
+                time,
+            }),
             None => Err(GatewayError::InvalidKey {
                 id: self.key.id().to_owned(),
             }),
         }
     }
 
-    /// Takes a lease on a path: `/` for the whole repository, else `/a/b`.
-    pub(super) fn acquire(&self, path: &str) -> Result<Token, GatewayError> {
+    /// Takes a lease on a path: `/` for the whole repository, else `/a/b`. With the version of the
+    /// protocol that the gateway agreed to, if it says.
+    pub(super) fn acquire(&self, path: &str) -> Result<(Token, Option<u64>), GatewayError> {
         let what = "lease a path";
         let reply = self.ask_for_lease(what, path)?;
-        Token::new(&reply.session_token).ok_or_else(|| GatewayError::Failed {
+        let token = Token::new(&reply.session_token).ok_or_else(|| GatewayError::Failed {
             what,
             reason: "it answered without a token".to_owned(),
-        })
+        })?;
+        Ok((token, reply.max_api_version))
     }
 
     /// How much longer our own lease on `path` lasts, by the gateway's clock: asking for it again is
@@ -177,7 +191,7 @@ impl Client {
     fn ask_for_lease(&self, what: &'static str, path: &str) -> Result<Reply, GatewayError> {
         let body = serde_json::json!({
             "path": format!("{}{path}", self.repo),
-            "api_version": "2",
+            "api_version": API_VERSION.to_string(),
             "hostname": self.hostname,
         })
         .to_string();
@@ -270,22 +284,26 @@ impl Client {
         self.key.authorize(message).map_err(GatewayError::Hmac)
     }
 
-    /// Status and text of an answer. What did not even connect is tried again.
+    /// Status and text of an answer.
     fn send(
         &self,
         what: &'static str,
         request: impl Fn() -> RequestBuilder,
     ) -> Result<(u16, Vec<u8>), GatewayError> {
+        read(what, self.ask(what, request)?)
+    }
+
+    /// An answer that is not read yet. What did not even connect is tried again.
+    fn ask(
+        &self,
+        what: &'static str,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Response, GatewayError> {
         let mut pause = CONNECT_PAUSE;
         let mut attempt = 1;
-        let lost = |source: reqwest::Error| GatewayError::NoReply {
-            what,
-            // the URL may hold a token
-            source: source.without_url(),
-        };
-        let response = loop {
+        loop {
             match request().send() {
-                Ok(response) => break response,
+                Ok(response) => return Ok(response),
                 Err(source) if source.is_connect() && attempt < CONNECT_ATTEMPTS => {
                     std::thread::sleep(pause);
                     pause *= 2;
@@ -297,17 +315,8 @@ impl Client {
                         source: source.without_url(),
                     });
                 }
-                Err(source) => return Err(lost(source)),
+                Err(source) => return Err(lost(what, source)),
             }
-        };
-        let status = response.status().as_u16();
-        let mut text = Vec::new();
-        match response.take(REPLY_BYTES_MAX).read_to_end(&mut text) {
-            Ok(_) => Ok((status, text)),
-            Err(error) => match error.downcast::<reqwest::Error>() {
-                Ok(source) => Err(lost(source)),
-                Err(_) => Err(strange(what, status, &text)),
-            },
         }
     }
 
@@ -337,6 +346,11 @@ impl Client {
                 path: path.to_owned(),
             },
             (_, "authorization error: invalid_repo") => GatewayError::UnknownRepository { repo },
+            (_, reason) if reason.starts_with("incompatible request version") => {
+                GatewayError::Protocol {
+                    reason: quote(reason.as_bytes()),
+                }
+            }
             (_, "repo_disabled") => GatewayError::Disabled { repo },
             (_, reason) if reason.starts_with("repository not found") => {
                 GatewayError::UnknownRepository { repo }
@@ -352,6 +366,27 @@ impl Client {
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} at {}", self.repo, self.url)
+    }
+}
+
+/// Status and text of an answer.
+fn read(what: &'static str, response: Response) -> Result<(u16, Vec<u8>), GatewayError> {
+    let status = response.status().as_u16();
+    let mut text = Vec::new();
+    match response.take(REPLY_BYTES_MAX).read_to_end(&mut text) {
+        Ok(_) => Ok((status, text)),
+        Err(error) => match error.downcast::<reqwest::Error>() {
+            Ok(source) => Err(lost(what, source)),
+            Err(_) => Err(strange(what, status, &text)),
+        },
+    }
+}
+
+fn lost(what: &'static str, source: reqwest::Error) -> GatewayError {
+    GatewayError::NoReply {
+        what,
+        // the URL may hold a token
+        source: source.without_url(),
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use formats::object::ObjectName;
 
+use super::client::API_VERSION;
+
 /// Why a gateway did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
@@ -73,8 +75,16 @@ pub enum GatewayError {
         /// Which.
         repo: String,
     },
+    /// It speaks a newer protocol only, or an older one.
+    #[error(
+        "the gateway speaks another protocol than prepub, whose version is {API_VERSION}: {reason}"
+    )]
+    Protocol {
+        /// The gateway's words.
+        reason: String,
+    },
     /// The repository is switched off there.
-    #[error("{repo} is disabled on the gateway")]
+    #[error("{repo} is disabled on the gateway; enable it there")]
     Disabled {
         /// Which.
         repo: String,

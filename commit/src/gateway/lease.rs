@@ -114,8 +114,7 @@ impl Gateway {
 
     /// A path for payloads alone, where our key may lease.
     fn upload_path(&self) -> Result<String, PublisherError> {
-        let own = self.leases.client.key_path();
-        let own = own.map_err(|e| self.leases.error(e))?;
+        let own = self.standing()?.path;
         // a key for `/x/` is good for exactly that [gw/backend/access.go]
         if own != "/" && own.ends_with('/') {
             return Ok(own);

@@ -22,6 +22,7 @@ use store::failpoint;
 use super::client::Client;
 use super::error::GatewayError;
 use super::key::Token;
+use super::look::Terms;
 use crate::home::HomeError;
 use crate::publisher::PublisherError;
 
@@ -84,7 +85,7 @@ impl Leases {
         self.drop_leftovers()?;
         fs::create_dir_all(&self.dir).map_err(Self::file_error(&self.dir))?;
         failpoint::pass("gateway::before_lease")?;
-        let token = self.client.acquire(path).map_err(|error| match error {
+        let (token, version) = self.client.acquire(path).map_err(|error| match error {
             GatewayError::Busy { left, .. } => self.error(GatewayError::Busy {
                 path: told.to_owned(),
                 left,
@@ -95,6 +96,7 @@ impl Leases {
         let mut held = Held {
             leases: self,
             token,
+            version,
             noted: None,
             since,
             lifetime: Duration::ZERO,
@@ -185,6 +187,7 @@ fn unheld(path: &Path) -> io::Result<Option<File>> {
 pub(super) struct Held<'a> {
     leases: &'a Leases,
     token: Token,
+    version: Option<u64>,
     noted: Option<Noted>,
     since: Instant,
     lifetime: Duration,
@@ -195,6 +198,14 @@ pub(super) struct Held<'a> {
 impl Held<'_> {
     pub(super) fn token(&self) -> &Token {
         &self.token
+    }
+
+    /// On what terms it was granted.
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            version: self.version,
+            lifetime: self.lifetime,
+        }
     }
 
     /// What is left of it.

@@ -12,7 +12,7 @@
 //!
 //! Connections are cut before either of them by `support::proxy`.
 
-mod real;
+pub mod real;
 
 use std::fs;
 use std::path::Path;
@@ -36,7 +36,7 @@ pub use super::shared::gateway::MAX_LEASE;
 pub use super::shared::gateway::faults::{At, Fault};
 
 /// The key that the gateway knows, as in a `.gw` file.
-const KEY: [&str; 2] = ["key1", "secret1"];
+pub const KEY: [&str; 2] = ["key1", "secret1"];
 
 /// Makes tests of functions: one over the double, one over the real gateway.
 macro_rules! behind_each {

@@ -157,11 +157,21 @@ impl Server {
         publisher: &CvmfsServer,
         request: &Request,
     ) -> Result<Outcome, CommitError> {
+        let outcome = self.try_publish_beside(publisher, request)?;
+        assert!(!self.is_signed(), "a transaction is left open");
+        Ok(outcome)
+    }
+
+    /// The same, while somebody else may have a transaction open.
+    pub fn try_publish_beside(
+        &self,
+        publisher: &CvmfsServer,
+        request: &Request,
+    ) -> Result<Outcome, CommitError> {
         self.later();
         let txn = self.repo.txn_dir();
         let outcome = commit::publish(request, publisher, &txn, &NoProgress)?;
         commit::txn::clear(&txn).unwrap();
-        assert!(!self.is_signed(), "a transaction is left open");
         Ok(outcome)
     }
 

@@ -128,6 +128,16 @@ pub enum S3Error {
         /// What the library said.
         source: Shared,
     },
+    /// It speaks HTTPS, and who it is cannot be verified.
+    #[error(
+        "{what}: this machine does not trust the server's certificate; let the system trust who signed it (or name a file with that one's certificate in SSL_CERT_FILE, in the daemon's environment), and let CVMFS_S3_HOST be a name that the certificate is for"
+    )]
+    Untrusted {
+        /// What was tried.
+        what: String,
+        /// What the library said.
+        source: Shared,
+    },
     /// It said that it has what it has not.
     #[error(
         "{what}: the server said that it was stored, and then {found}; nothing that refers to it is published; ask who runs the store, and try again"
@@ -278,6 +288,10 @@ fn unanswered<E>(what: String, attempts: u32, error: SdkError<E, HttpResponse>) 
 where
     E: Error + Send + Sync + 'static,
 {
+    if is_untrusted(&error) {
+        let source = Arc::new(error);
+        return Verdict::Final(S3Error::Untrusted { what, source });
+    }
     let how = match &error {
         SdkError::TimeoutError(_) => "the server did not answer in time",
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
@@ -300,4 +314,10 @@ where
         attempts,
         source,
     })
+}
+
+/// True where OpenSSL refused a certificate: its error stands in the chain by its words alone.
+fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&link| link.source())
+        .any(|link| link.to_string().contains("certificate verify failed"))
 }

@@ -87,19 +87,23 @@ async fn answer(service: Arc<Service>, request: Request<Incoming>) -> Result<Ans
     };
     let body = request.into_body().collect().await;
     asked.body = body.map_err(|_| Closed)?.to_bytes().into();
+    let date = httpdate::fmt_http_date(service.clock.now());
     // a commit takes its time, and a request that stands still takes even more
     let answered = tokio::task::spawn_blocking(move || service.answer(&asked));
-    match answered.await.map_err(|_| Closed)? {
-        Reply::Json(value) => Ok(plain(200, value.to_string())),
+    let mut response = match answered.await.map_err(|_| Closed)? {
+        Reply::Json(value) => plain(200, value.to_string()),
         Reply::Text(status, text) => {
             let mut response = plain(status, text);
             let nosniff = hyper::header::HeaderValue::from_static("nosniff");
             let name = hyper::header::X_CONTENT_TYPE_OPTIONS;
             response.headers_mut().insert(name, nosniff);
-            Ok(response)
+            response
         }
-        Reply::Gone => Err(Closed),
-    }
+        Reply::Gone => return Err(Closed),
+    };
+    let date = hyper::header::HeaderValue::try_from(date).map_err(|_| Closed)?;
+    response.headers_mut().insert(hyper::header::DATE, date);
+    Ok(response)
 }
 
 fn plain(status: u16, body: String) -> Answer {

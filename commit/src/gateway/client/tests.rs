@@ -108,8 +108,9 @@ fn answers_about_leases() {
         let reply = text(&exchange, "reply");
         let (url, _) = answer(200, reply);
         seen.push(match client(&url).acquire("/busy") {
-            Ok(token) => {
+            Ok((token, version)) => {
                 assert!(reply.contains(token.reveal()));
+                assert!(matches!(version, Some(2 | 3)), "{version:?}");
                 "token"
             }
             Err(GatewayError::Busy {
@@ -219,7 +220,7 @@ fn nobody_there() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.local_addr().unwrap().port()
     };
-    let error = client(&format!("http://127.0.0.1:{port}/api/v1")).key_path();
+    let error = client(&format!("http://127.0.0.1:{port}/api/v1")).standing();
     assert!(matches!(error, Err(GatewayError::Unreachable { .. })));
 }
 
@@ -228,5 +229,5 @@ fn what_the_key_may_do() {
     let recorded = exchanges();
     let repos = recorded.iter().find(|e| text(e, "path") == "/api/v1/repos");
     let (url, _) = answer(200, text(repos.unwrap(), "reply"));
-    assert_eq!(client(&url).key_path().unwrap(), "/");
+    assert_eq!(client(&url).standing().unwrap().path, "/");
 }

@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use commit::Place;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::support::repo::Repo;
@@ -193,7 +194,13 @@ fn configure(repo: &Repo, url: &str, port: u16, [id, secret]: [&str; 2], lease: 
 fn server_conf(repo: &Repo, url: &str) -> String {
     let home = repo.publisher.home();
     let conf = home.conf().unwrap();
-    let storage = home.storage_dir().unwrap();
+    let upstream = match home.place().unwrap() {
+        Place::Directory(dir) => {
+            let (txn, storage) = (dir.join("data/txn"), dir.display());
+            format!("local,{},{storage}", txn.display())
+        }
+        Place::Bucket(_) => conf.get("CVMFS_UPSTREAM_STORAGE").unwrap().to_owned(),
+    };
     let mut text = String::new();
     let wanted = [
         ("CVMFS_HASH_ALGORITHM", "sha1"),
@@ -213,9 +220,7 @@ fn server_conf(repo: &Repo, url: &str) -> String {
     }
     let name = &home.name;
     text += &format!("CVMFS_REPOSITORY_NAME={name}\nCVMFS_STRATUM0={url}\n");
-    let (txn, storage) = (storage.join("data/txn"), storage.display());
-    text += &format!("CVMFS_UPSTREAM_STORAGE=local,{},{storage}\n", txn.display());
-    text
+    text + &format!("CVMFS_UPSTREAM_STORAGE={upstream}\n")
 }
 
 /// A gateway in a mount namespace where `dir` holds its configuration.
