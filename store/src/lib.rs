@@ -5,8 +5,7 @@
 //! demand ([`faulty`]). Over it a [`repository`] is verified, its [`revision`]s are read and so is
 //! the [`content`] of its files. What both ends of warming use to reach one another is here too: HTTPS with
 //! certificates on both ends ([`peer`]), and the [`broker`] that they are connected to. Nothing here knows about
-//! staging or committing, prints, reads the
-//! environment or looks at the clock.
+//! staging or committing, prints, reads the environment or looks at the clock.
 
 #![forbid(unsafe_code)]
 
