@@ -91,10 +91,10 @@ pub async fn run(site: Arc<Site>, mut stop: watch::Receiver<bool>) {
                 continue;
             };
             let name = who.authority.to_string();
-            if !asked.contains_key(&name) {
+            asked.entry(name).or_insert_with(|| {
                 let task = tokio::spawn(ask(Arc::clone(&site), Arc::clone(who), url.clone()));
-                asked.insert(name, (Arc::clone(who), task.abort_handle()));
-            }
+                (Arc::clone(who), task.abort_handle())
+            });
         }
     }
     // a bundle on its way breaks off, and what came of it whole stays

@@ -1,5 +1,11 @@
 //! The receiver through its public face: one binary, so that it links once.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test says what it skips, and what a program of its says"
+)]
+
 mod support;
 
 mod bucket;
