@@ -20,7 +20,8 @@ use crate::report::{Failure, Result};
 
 mod explain;
 pub mod places;
-pub mod units;
+
+pub use formats::units;
 
 use places::Places;
 use units::{Bytes, Span};

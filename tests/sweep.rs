@@ -105,6 +105,21 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
             "server::aborted",
         ],
     ),
+    (
+        "receiver/tests/crash.rs",
+        &[
+            "ledger::named",
+            "ledger::opened",
+            "ledger::noted",
+            "ledger::published",
+            "vault::written",
+            "vault::synced",
+            "vault::named",
+            "expiry::given_up",
+            "expiry::removed",
+            "expiry::forgotten",
+        ],
+    ),
     // what a test decides of the machine, rather than a step that fails
     ("tests/clock.rs", &["clock"]),
     ("tests/doubt.rs", &["clock::boot_id"]),

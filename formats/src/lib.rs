@@ -8,7 +8,8 @@
 //! [`object`]), what a change is ([`changeset`]); how content becomes objects ([`chunk`],
 //! [`compress`]); what a repository is made of ([`catalog`], [`manifest`], [`whitelist`], [`trust`],
 //! [`history`], [`reflog`], [`meta_info`]) and what rules it ([`server_conf`], [`s3_conf`], [`limit`],
-//! [`dirtab`]); and what publishers and Stratum 1s say to one another ([`warm`]).
+//! [`dirtab`]); how sizes and durations are written in configurations ([`units`]); and what publishers
+//! and Stratum 1s say to one another ([`warm`]).
 
 #![forbid(unsafe_code)]
 
@@ -32,6 +33,7 @@ pub mod s3_conf;
 pub mod server_conf;
 mod sqlite;
 pub mod trust;
+pub mod units;
 pub mod warm;
 pub mod whitelist;
 

@@ -370,6 +370,16 @@ impl Write for FaultyPending {
 }
 
 impl Pending for FaultyPending {
+    fn spill(&mut self) -> io::Result<()> {
+        let inner = &mut self.inner;
+        let done = self.plan.around(Op::Write, || {
+            inner
+                .spill()
+                .map_err(|e| StoreError::io("write", "a pending object", e))
+        });
+        Ok(done?)
+    }
+
     fn keep_whole(self: Box<Self>, name: &ObjectName) -> Result<Stored> {
         let Self { inner, plan } = *self;
         plan.around(Op::Keep, || inner.keep_whole(name))

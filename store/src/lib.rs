@@ -3,9 +3,9 @@
 //! One blocking trait ([`ObjectStore`]) and its implementations: a directory ([`dir`]), a web
 //! server, read only ([`http`]), a bucket ([`s3`]), memory ([`memory`]), and a decorator that makes any of them fail on
 //! demand ([`faulty`]). Over it a [`repository`] is verified, its [`revision`]s are read and so is
-//! the [`content`] of its files. What both ends of warming use to reach one another is here too:
-//! the [`broker`] that they are connected to. Nothing here knows about staging or committing, prints, reads the
-//! environment or looks at the clock.
+//! the [`content`] of its files. What both ends of warming use to reach one another is here too: HTTPS with
+//! certificates on both ends ([`peer`]), and the [`broker`] that they are connected to. Nothing here knows about
+//! staging or committing, prints, reads the environment or looks at the clock.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ pub mod faulty;
 pub mod http;
 pub mod memory;
 pub mod object_store;
+pub mod peer;
 pub mod repository;
 pub mod revision;
 pub mod s3;

@@ -139,6 +139,16 @@ pub trait Pending: Write + Send {
     /// When the store cannot be written; nothing is kept then.
     fn keep(self: Box<Self>, name: &ObjectName) -> Result<Stored>;
 
+    /// Hands what was written to the system, so that an [`ObjectStore::sync`] from now on makes the
+    /// bytes durable before they have a name: many objects, one sync, and none is ever cut short.
+    /// Where only whole objects are sent there is nothing to do.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn spill(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// As [`Pending::keep`], with the bytes synced before they get their name: whatever survives a
     /// power loss is whole. That it survives takes [`ObjectStore::sync`] all the same.
     ///

@@ -293,3 +293,24 @@ fn errors_of_the_system_have_their_own_names() {
     }
     assert!(io(Errno::NOSPC).is_out_of_space() && io(Errno::DQUOT).is_out_of_space());
 }
+
+/// Handed to the system before they have a name: nothing is there until they are kept, and then all.
+#[test]
+fn many_are_synced_before_any_has_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DirStore::create(dir.path().join("storage"), Durability::Batch).unwrap();
+    let contents: Vec<Vec<u8>> = (0..20).map(|n| noise(n, 10_000 * n as usize)).collect();
+    let mut pending = Vec::new();
+    for bytes in &contents {
+        let mut object = store.begin().unwrap();
+        object.write_all(bytes).unwrap();
+        object.spill().unwrap();
+        pending.push(object);
+    }
+    store.sync().unwrap();
+    assert!(list(&store).is_empty());
+    for (object, bytes) in pending.into_iter().zip(&contents) {
+        assert_eq!(object.keep(&name_of(bytes)).unwrap(), Stored::New);
+        assert_eq!(read(&store, &name_of(bytes)), *bytes);
+    }
+}

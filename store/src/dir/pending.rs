@@ -33,7 +33,7 @@ impl DirPending {
     }
 
     /// Empties the buffer into the file, making it first where there is none.
-    fn spill(&mut self) -> io::Result<&mut Temp> {
+    fn fill(&mut self) -> io::Result<&mut Temp> {
         let temp = match self.temp.take() {
             Some(temp) => temp,
             None => self.home.temp()?,
@@ -48,7 +48,7 @@ impl DirPending {
 impl Write for DirPending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.buffer.len() + bytes.len() > BUFFER_BYTES {
-            let temp = self.spill()?;
+            let temp = self.fill()?;
             if bytes.len() >= BUFFER_BYTES {
                 return temp.file_mut().write(bytes);
             }
@@ -64,6 +64,10 @@ impl Write for DirPending {
 }
 
 impl Pending for DirPending {
+    fn spill(&mut self) -> io::Result<()> {
+        self.fill().map(|_| ())
+    }
+
     fn keep(self: Box<Self>, name: &ObjectName) -> Result<Stored> {
         (*self).finish(name, false)
     }

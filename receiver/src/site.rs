@@ -1,0 +1,421 @@
+//! One door for everything that publishers want, whatever way they are heard: the HTTPS listener
+//! ([`crate::api`]), the publisher that we ask ([`crate::pull`]), a broker.
+//!
+//! Whoever calls has found out who speaks; here it is decided what they may do. All of it blocks.
+
+use std::collections::BTreeMap;
+use std::io::{BufReader, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use formats::Hash;
+use formats::warm::list::Bits;
+use formats::warm::{ListReader, Missing, is_transaction_name};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use store::ObjectStore;
+use store::peer::Peer;
+
+use crate::Clock;
+use crate::config::Config;
+use crate::expiry;
+use crate::ledger::{Key, Ledger, LedgerError, State};
+use crate::metrics::{Gauge, Metrics};
+use crate::names::{List, Record, record};
+use crate::refusal::Refusal;
+use crate::replica::{Replica, ReplicaError};
+use crate::snapshot::Snapshots;
+use crate::trust::{Enrolled, Trust};
+use crate::vault::{Outcome, Vault, Why};
+
+/// Threads that look for objects in a directory: the disk's queue wants some, a warm cache two.
+const LOOKERS: usize = 4;
+/// Read of a list at a time.
+const LIST_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of a session's token before it is written in hex: nobody guesses it.
+const SESSION_BYTES: usize = 16;
+
+/// Why there is no site.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// Nothing to take.
+    #[error(
+        "no replica is configured; name each in a [repository.\"NAME\"] section of receiver.toml"
+    )]
+    NoReplica,
+    /// A replica.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// A replica and what guards it.
+#[derive(Debug)]
+pub struct Repo {
+    /// Where it lies.
+    pub replica: Replica,
+    /// What comes in.
+    pub vault: Vault,
+}
+
+/// See the module.
+pub struct Site {
+    /// What it was configured with.
+    pub config: Config,
+    /// Figures.
+    pub metrics: Metrics,
+    /// The transactions.
+    pub ledger: Ledger,
+    /// Tells the time.
+    pub clock: Clock,
+    /// What runs after a publication.
+    pub snapshots: Snapshots,
+    repos: BTreeMap<String, Arc<Repo>>,
+    trust: RwLock<Arc<Trust>>,
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.repos.keys()).finish()
+    }
+}
+
+/// A publisher that is let in, with the transaction it speaks of.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    /// Who.
+    pub who: Arc<Enrolled>,
+    /// Where to.
+    pub repo: Arc<Repo>,
+    /// Of what.
+    pub key: Key,
+}
+
+/// That a revision is visible.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Its root catalog.
+    pub root_hash: Hash,
+    /// Its number.
+    #[serde(default)]
+    pub revision: Option<u64>,
+    /// When, in the publisher's words.
+    #[serde(default)]
+    pub published_at: serde_json::Value,
+}
+
+impl Site {
+    /// Opens the replicas and the ledger.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    pub fn open(config: Config, clock: Clock) -> Result<Self, SiteError> {
+        let mut repos = BTreeMap::new();
+        for (name, said) in &config.repository {
+            let replica = Replica::open(&config, name, said)?;
+            let keep = config.keep.headroom.0;
+            let vault = Vault::new(Arc::clone(&replica.store), keep);
+            repos.insert(name.clone(), Arc::new(Repo { replica, vault }));
+        }
+        if repos.is_empty() {
+            return Err(SiteError::NoReplica);
+        }
+        Ok(Self {
+            ledger: Ledger::open(&config.state_dir)?,
+            metrics: Metrics::default(),
+            snapshots: Snapshots::new(&config, repos.keys()),
+            trust: RwLock::new(Arc::new(Trust::read(&config.enrolments))),
+            repos,
+            clock,
+            config,
+        })
+    }
+
+    /// The replicas, by name.
+    #[must_use]
+    pub fn repos(&self) -> &BTreeMap<String, Arc<Repo>> {
+        &self.repos
+    }
+
+    /// Whom it knows at the moment.
+    #[must_use]
+    pub fn trust(&self) -> Arc<Trust> {
+        Arc::clone(&self.trust.read())
+    }
+
+    /// Looks whether enrolments came or went; true if so.
+    pub fn refresh_trust(&self) -> bool {
+        let dir = &self.config.enrolments;
+        if self.trust().is_current(dir) {
+            return false;
+        }
+        let new = Trust::read(dir);
+        for (file, problem) in &new.problems {
+            tracing::warn!("enrolment {}: {problem}", file.display());
+        }
+        *self.trust.write() = Arc::new(new);
+        true
+    }
+
+    /// Lets a publisher in that showed its certificate.
+    ///
+    /// # Errors
+    /// [`Refusal::Stranger`], and those of [`Site::visit`].
+    pub fn admit(&self, peer: &Peer, repo: &str, txn: &str) -> Result<Visit, Refusal> {
+        self.visit(&self.who(peer)?, repo, txn)
+    }
+
+    /// Who that is.
+    ///
+    /// # Errors
+    /// [`Refusal::Stranger`].
+    pub fn who(&self, peer: &Peer) -> Result<Arc<Enrolled>, Refusal> {
+        self.trust().admit(peer).cloned().ok_or(Refusal::Stranger)
+    }
+
+    /// Lets a publisher in that is known otherwise.
+    ///
+    /// # Errors
+    /// [`Refusal::Repository`], [`Refusal::TransactionName`].
+    pub fn visit(&self, who: &Arc<Enrolled>, repo: &str, txn: &str) -> Result<Visit, Refusal> {
+        let found = self.repos.get(repo).filter(|_| who.may_send(repo));
+        let found = found.ok_or_else(|| {
+            // what is asked for may be anything
+            Refusal::Repository(repo.chars().take(80).collect())
+        })?;
+        if !is_transaction_name(txn) {
+            return Err(Refusal::TransactionName(txn.chars().take(80).collect()));
+        }
+        Ok(Visit {
+            who: Arc::clone(who),
+            repo: Arc::clone(found),
+            key: Key {
+                repo: repo.to_owned(),
+                authority: who.authority.to_string(),
+                txn: txn.to_owned(),
+            },
+        })
+    }
+
+    /// Opens a transaction, or opens it again, and says what is absent.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn announce(&self, visit: &Visit, list: impl Read) -> Result<Missing, Refusal> {
+        let reader = ListReader::new(BufReader::with_capacity(LIST_BUFFER_BYTES, list))?;
+        let mut records: Vec<Record> = Vec::with_capacity(reader.len() as usize);
+        for listed in reader {
+            records.push(record(&listed?));
+        }
+        let list = List::new(records);
+        let now = (self.clock)();
+        let publisher = visit.who.enrolment.publisher.as_str();
+        let session = new_session()?;
+        let txn = {
+            // whoever removes objects must see what this one relies on
+            let _stays = visit.repo.vault.gate.read();
+            self.ledger
+                .announce(&visit.key, &list, publisher, now, || session)?
+        };
+        let absent = absent(visit.repo.vault.store().as_ref(), &list)?;
+        self.metrics.announcements.one();
+        self.metrics.names.add(list.len().into());
+        self.metrics.absent.add(absent.count().into());
+        tracing::info!(
+            repo = visit.key.repo,
+            txn = visit.key.txn,
+            publisher,
+            "announced: {} objects, {} absent",
+            list.len(),
+            absent.count()
+        );
+        Ok(Missing {
+            session: txn.about().session,
+            room: visit.repo.vault.headroom.room()?,
+            absent,
+        })
+    }
+
+    /// Takes objects of an open transaction in.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn bundle(
+        &self,
+        visit: &Visit,
+        session: &str,
+        bundle: impl Read,
+    ) -> Result<Outcome, Refusal> {
+        let txn = self.ledger.get(&visit.key).ok_or(Refusal::NoTransaction)?;
+        let about = txn.about();
+        if about.state != State::Open {
+            return Err(Refusal::NoTransaction);
+        }
+        if !same_token(&about.session, session) {
+            return Err(Refusal::Session);
+        }
+        if visit.repo.vault.headroom.room()? == Some(0) {
+            return Err(Refusal::NoRoom { room: 0 });
+        }
+        self.metrics.bundles.one();
+        let mut before = Outcome::default();
+        let result = visit.repo.vault.take(&txn, bundle, &mut |now| {
+            self.metrics.objects.add(now.kept - before.kept);
+            self.metrics.bytes.add(now.bytes - before.bytes);
+            self.metrics.present.add(now.present - before.present);
+            for refused in &now.refused[before.refused.len()..] {
+                self.metrics.objects_refused.one(word(refused.code));
+            }
+            before = now.clone();
+        });
+        tracing::debug!(
+            repo = visit.key.repo,
+            txn = visit.key.txn,
+            "a bundle: {} objects kept, {} bytes",
+            before.kept,
+            before.bytes
+        );
+        result
+    }
+
+    /// A revision is visible: what the transaction brought is the replica's, and a snapshot follows.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn published(&self, visit: &Visit, published: &Published) -> Result<(), Refusal> {
+        if let Some(txn) = self.ledger.get(&visit.key) {
+            let _stays = visit.repo.vault.gate.read();
+            txn.published((self.clock)())?;
+        }
+        self.metrics.published.one();
+        tracing::info!(
+            repo = visit.key.repo,
+            txn = visit.key.txn,
+            root = %published.root_hash,
+            "published"
+        );
+        self.snapshots.wanted(&visit.key.repo);
+        Ok(())
+    }
+
+    /// What the transaction brought may go.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn give_up(&self, visit: &Visit) -> Result<(), Refusal> {
+        let Some(txn) = self.ledger.get(&visit.key) else {
+            return Ok(());
+        };
+        let _stays = visit.repo.vault.gate.read();
+        // one that was published needs nothing any more, and one that was given up is
+        if txn.about().state == State::Open {
+            txn.give_up((self.clock)())?;
+        }
+        Ok(())
+    }
+
+    /// Removes what nobody needs any more, in every replica.
+    pub fn sweep(&self) {
+        for repo in self.repos.values() {
+            expiry::sweep(self, repo);
+        }
+    }
+
+    /// Where catalogs are unpacked while it is found out what they need.
+    #[must_use]
+    pub fn work_dir(&self) -> PathBuf {
+        self.config.state_dir.join("work")
+    }
+
+    /// Figures of the moment.
+    #[must_use]
+    pub fn gauges(&self) -> Vec<Gauge> {
+        let count = |state| self.ledger.count(state) as u64;
+        let mut gauges: Vec<Gauge> = vec![
+            (
+                "transactions",
+                "transactions by state",
+                "{state=\"open\"}".into(),
+                count(State::Open),
+            ),
+            (
+                "transactions",
+                "",
+                "{state=\"published\"}".into(),
+                count(State::Published),
+            ),
+            (
+                "transactions",
+                "",
+                "{state=\"given_up\"}".into(),
+                count(State::GivenUp),
+            ),
+            (
+                "enrolments",
+                "publishers that may send",
+                String::new(),
+                self.trust().enrolled.len() as u64,
+            ),
+        ];
+        for (name, repo) in &self.repos {
+            if let Ok(Some(room)) = repo.vault.headroom.room() {
+                let label = format!("{{repo=\"{name}\"}}");
+                gauges.push(("room_bytes", "bytes that may still come", label, room));
+            }
+        }
+        gauges
+    }
+}
+
+fn word(why: Why) -> &'static str {
+    match why {
+        Why::Corrupt => "corrupt",
+        Why::NotAnnounced => "not_announced",
+        Why::NoRoom => "no_room",
+        Why::Io => "io",
+    }
+}
+
+fn new_session() -> Result<String, Refusal> {
+    let mut bytes = [0; SESSION_BYTES];
+    openssl::rand::rand_bytes(&mut bytes)
+        .map_err(|e| Refusal::Internal(format!("no random numbers: {e}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Without telling by the time it takes how much is right.
+fn same_token(a: &str, b: &str) -> bool {
+    a.len() == b.len() && openssl::memcmp::eq(a.as_bytes(), b.as_bytes())
+}
+
+/// Which objects of a list are not there, looked for in the storage's own order.
+fn absent(store: &dyn ObjectStore, list: &List) -> Result<Bits, Refusal> {
+    let threads = store.writers().unwrap_or(LOOKERS);
+    let piece = list.order().len().div_ceil(threads.max(1)).max(1);
+    let look = |part: &[u32]| -> store::Result<Vec<u32>> {
+        let mut absent = Vec::new();
+        for at in part {
+            if let Some(listed) = list.at(*at)
+                && !store.has(&listed.name)?
+            {
+                absent.push(*at);
+            }
+        }
+        Ok(absent)
+    };
+    let found: Vec<store::Result<Vec<u32>>> = std::thread::scope(|scope| {
+        let parts = list.order().chunks(piece);
+        let running: Vec<_> = parts.map(|part| scope.spawn(move || look(part))).collect();
+        let joined = running.into_iter().map(std::thread::ScopedJoinHandle::join);
+        joined
+            .map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let mut bits = Bits::none_of(list.len());
+    for part in found {
+        part?.into_iter().for_each(|at| bits.set(at));
+    }
+    Ok(bits)
+}

@@ -1,0 +1,19 @@
+//! The receiver through its public face: one binary, so that it links once.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test says what it skips, and what a program of its says"
+)]
+
+mod support;
+
+mod bucket;
+mod crash;
+mod doctor;
+mod expiry;
+mod pulling;
+mod snapshots;
+mod trust;
+mod volume;
+mod warming;
