@@ -59,6 +59,8 @@ pub struct Config {
     /// Where publishers call, over HTTPS; empty text: nowhere, for a site that only pulls.
     #[serde(with = "address")]
     pub listen: Option<SocketAddr>,
+    /// The same as others see it, `https://HOST:PORT`: said of itself over a broker.
+    pub url: Option<String>,
     /// Where `/health` and `/metrics` are, over plain HTTP.
     pub local: SocketAddr,
     /// What is logged.
@@ -81,6 +83,7 @@ impl Default for Config {
             state_dir: "/var/lib/prepub-receiver".into(),
             enrolments: "/etc/prepub-receiver/enrolments".into(),
             listen: Some(SocketAddr::from(([0, 0, 0, 0], 8443))),
+            url: None,
             local: SocketAddr::from(([127, 0, 0, 1], 9101)),
             log_level: "info".into(),
             cvmfs_root: None,

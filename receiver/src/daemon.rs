@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::api::Door;
 use crate::config::Config;
 use crate::site::{Site, SiteError};
-use crate::{Clock, local, pull, snapshot};
+use crate::{Clock, broker, local, pull, snapshot};
 
 /// How often enrolments are looked at: whoever is revoked here is out within that.
 const TRUST_INTERVAL: Duration = Duration::from_secs(2);
@@ -87,6 +87,7 @@ impl Daemon {
             tasks.spawn(run);
         }
         tasks.spawn(pull::run(Arc::clone(&site), stopping.clone()));
+        tasks.spawn(broker::run(Arc::clone(&site), stopping.clone()));
         tasks.spawn(look(Arc::clone(&site), stopping));
         Ok(Self {
             site,

@@ -9,7 +9,8 @@
 //! In reading order: what a site is configured for ([`config`], [`replica`]) and whom it knows
 //! ([`trust`]); what a transaction is ([`ledger`], [`names`]) and how its objects come in ([`vault`],
 //! [`headroom`]); how they go again ([`expiry`]); all of it behind one door ([`site`]), at which
-//! publishers knock ([`api`]), or which goes and asks ([`pull`]); and what is around it: [`snapshot`],
+//! publishers knock ([`api`]), which goes and asks ([`pull`]), or which hears a
+//! [`broker`]; and what is around it: [`snapshot`],
 //! [`metrics`], [`local`], [`doctor`], [`daemon`].
 //!
 //! Whatever way an announcement is heard, [`site::Site`] is what it is passed to. Nothing here prints,
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod broker;
 pub mod config;
 pub mod daemon;
 pub mod doctor;

@@ -43,6 +43,10 @@ pub struct Metrics {
     pub snapshots: Labelled,
     /// Times that a publisher could not be reached for work.
     pub pull_failures: Counter,
+    /// Messages over a broker that were for us.
+    pub messages: Counter,
+    /// Messages over a broker that did not count.
+    pub messages_refused: Counter,
 }
 
 /// A number that goes up.
@@ -92,7 +96,7 @@ impl Metrics {
     #[must_use]
     pub fn render(&self, gauges: &[Gauge]) -> String {
         let mut out = String::new();
-        let counters: [(&str, &str, &Counter); 14] = [
+        let counters: [(&str, &str, &Counter); 16] = [
             (
                 "announcements_total",
                 "announcements answered",
@@ -142,6 +146,16 @@ impl Metrics {
                 "pull_failures_total",
                 "times a publisher could not be asked for work",
                 &self.pull_failures,
+            ),
+            (
+                "messages_total",
+                "messages over a broker that were for this site",
+                &self.messages,
+            ),
+            (
+                "messages_refused_total",
+                "messages over a broker that did not count",
+                &self.messages_refused,
             ),
         ];
         for (name, help, counter) in counters {

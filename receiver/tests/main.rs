@@ -8,6 +8,7 @@
 
 mod support;
 
+mod broker;
 mod bucket;
 mod crash;
 mod doctor;

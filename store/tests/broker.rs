@@ -23,7 +23,7 @@ struct Site {
 fn site() -> Site {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::generate(SystemTime::now()).unwrap();
-    let broker = Mosquitto::start(dir.path(), &authority);
+    let broker = Mosquitto::start(dir.path(), &authority, "publisher");
     Site {
         _dir: dir,
         authority,

@@ -15,6 +15,8 @@ pub const SEGMENT_MAX: usize = 255;
 
 /// What every site that takes any repository hears of announcements.
 pub const ALL_ANNOUNCEMENTS: &str = "cvmfs/repos/+/announce";
+/// What shows every publication.
+pub const ALL_PUBLISHED: &str = "cvmfs/repos/+/published";
 /// What shows every site's presence.
 pub const ALL_PRESENCE: &str = "cvmfs/receivers/+/presence";
 

@@ -3,6 +3,9 @@
 #[allow(dead_code, reason = "another room's; not all of it is wanted here")]
 #[path = "../../../store/tests/support/made.rs"]
 pub mod made;
+#[allow(dead_code, reason = "another room's; not all of it is wanted here")]
+#[path = "../../../store/tests/support/mosquitto.rs"]
+pub mod mosquitto;
 pub mod publisher;
 #[allow(dead_code, reason = "another room's; not all of it is wanted here")]
 #[path = "../../../store/tests/support/s3.rs"]

@@ -69,8 +69,6 @@ impl Publisher {
             broker: None,
             broker_ca: None,
             repositories: repositories.iter().map(|name| (*name).into()).collect(),
-            broker: None,
-            broker_ca: None,
             ca: text(self.authority.certificate_pem().unwrap()),
             certificate: text(issued.certificate),
             key: text(issued.key),

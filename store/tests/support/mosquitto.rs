@@ -12,7 +12,7 @@ use formats::warm::identity::{Authority, Issued, NodeName, Role, Subject};
 
 /// What a publisher and its sites may say and hear: docs/stratum1.md has the same.
 const ACCESS: &str = "\
-user publisher
+user PUBLISHER
 topic write cvmfs/repos/+/announce
 topic write cvmfs/repos/+/published
 topic read cvmfs/publishers/+/ready/+/+
@@ -32,11 +32,12 @@ pub struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// Starts one, whose state is in `dir`. Its clients' certificates are of `authority`, and so is its own.
+    /// Starts one, whose state is in `dir`. Its clients' certificates are of `authority`, and so is its own;
+    /// `publisher` is the name of the one that may announce.
     ///
     /// # Panics
     /// Where there is no mosquitto, which `scripts/deps test` installs.
-    pub fn start(dir: &Path, authority: &Authority) -> Self {
+    pub fn start(dir: &Path, authority: &Authority, publisher: &str) -> Self {
         fs::create_dir_all(dir).unwrap();
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
@@ -52,7 +53,8 @@ impl Mosquitto {
         fs::write(dir.join("ca.crt"), authority.certificate_pem().unwrap()).unwrap();
         fs::write(dir.join("broker.crt"), &issued.certificate).unwrap();
         fs::write(dir.join("broker.key"), &issued.key).unwrap();
-        fs::write(dir.join("access"), ACCESS).unwrap();
+        let access = ACCESS.replace("PUBLISHER", publisher);
+        fs::write(dir.join("access"), access).unwrap();
         let at = dir.display();
         let conf = format!(
             "listener {port} 127.0.0.1\ncafile {at}/ca.crt\ncertfile {at}/broker.crt\n\
