@@ -52,7 +52,9 @@ fn systemd_understands_the_units() {
         let program = dir.path().join("program");
         fs::write(&program, "#!/bin/sh\n").unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let handover = workspace_root().join("packaging/handover");
         let here = text_of_it
+            .replace("/usr/libexec/prepub/handover", handover.to_str().unwrap())
             .replace("/usr/bin/prepub-receiver", program.to_str().unwrap())
             .replace("/usr/bin/prepub", program.to_str().unwrap());
         fs::write(&copy, here).unwrap();
