@@ -21,6 +21,7 @@ mod installs;
 mod manager;
 mod official;
 mod outcomes;
+mod packages;
 mod parts;
 mod posix;
 mod powerloss;

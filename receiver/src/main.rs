@@ -4,13 +4,15 @@
 //! Here is what the library must not do: arguments, the environment, the clock, signals, the service
 //! manager, and what people read.
 
+mod manual;
+
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use receiver::config::{Config, DEFAULT_FILE};
 use receiver::daemon::Daemon;
 use receiver::doctor::{self, Verdict};
@@ -21,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Takes objects for a Stratum 1's replicas before the revision that needs them is visible.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "prepub-receiver", version)]
 struct Cli {
     /// Configuration file
     #[arg(long, global = true, value_name = "FILE", env = "PREPUB_RECEIVER_CONFIG", default_value = DEFAULT_FILE)]
@@ -40,6 +42,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Manual pages and shell completions
+    #[command(subcommand)]
+    Util(manual::Util),
 }
 
 /// Threads that pass bytes on; hashing and writing have their own.
@@ -70,6 +75,11 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    // needs no configuration that can be read
+    if let Command::Util(what) = &cli.command {
+        manual::write(what, Cli::command())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = Config::read(&cli.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
@@ -92,6 +102,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
                 false => ExitCode::FAILURE,
             })
         }
+        Command::Util(_) => Ok(ExitCode::SUCCESS),
     }
 }
 

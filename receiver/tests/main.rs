@@ -13,6 +13,7 @@ mod bucket;
 mod crash;
 mod doctor;
 mod expiry;
+mod manager;
 mod pulling;
 mod snapshots;
 mod trust;
