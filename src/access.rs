@@ -46,6 +46,9 @@ fn needs(request: &Request) -> Needs<'_> {
         | Request::Rollback(_)
         | Request::Resign(_)
         | Request::Rmfs(_)
+        | Request::SiteAdd(_)
+        | Request::SiteRevoke(_)
+        | Request::SiteList
         | Request::Unmount(_) => Needs::Owner,
     }
 }
@@ -181,6 +184,9 @@ mod tests {
             (request("rollback", r#","tag":"t""#), [false; 4]),
             (request("resign", r#","days":30"#), [false; 4]),
             (request("rmfs", ""), [false; 4]),
+            (request("site-add", r#","site":"cern""#), [false; 4]),
+            (request("site-revoke", r#","site":"cern""#), [false; 4]),
+            (request("site-list", ""), [false; 4]),
             (request("unmount", r#","staged":"discard""#), [false; 4]),
         ];
         let peer = |uid, groups: &[u32]| Peer {

@@ -4,6 +4,7 @@ mod helpers;
 mod mounting;
 mod repository;
 mod revisions;
+mod site;
 mod staged;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub use helpers::{Config, ConfigCommand, Doctor, Util, UtilCommand};
 pub use mounting::{Mount, Unmount};
 pub use repository::{Check, CompressionArg, HashArg, Mkfs, Resign, Rmfs};
 pub use revisions::{Rollback, Tag, TagAdd, TagCommand, TagList, TagRemove};
+pub use site::{Site, SiteAdd, SiteCommand};
 pub use staged::{Abort, Commit, Diff, Status};
 
 const STYLES: Styles = Styles::styled()
@@ -118,6 +120,8 @@ pub enum Command {
     Resign(Resign),
     /// Delete a repository: storage, keys, staged changes
     Rmfs(Rmfs),
+    /// Make Stratum 1s sites that have a revision's objects before it is visible
+    Site(Site),
     /// Find out why something does not work here
     Doctor(Doctor),
     /// Check a configuration file, or show what is in force
@@ -154,6 +158,11 @@ impl Command {
                 TagCommand::List(args) => &args.json,
                 TagCommand::Add(args) => &args.json,
                 TagCommand::Remove(args) => &args.json,
+            },
+            Self::Site(args) => match &args.command {
+                SiteCommand::Add(args) => &args.json,
+                SiteCommand::Revoke(args) => &args.json,
+                SiteCommand::List(args) => &args.json,
             },
             Self::Mount(_) | Self::Config(_) | Self::Util(_) => return false,
         };

@@ -29,6 +29,7 @@ pub mod output;
 mod resign;
 mod rmfs;
 mod rollback;
+mod site;
 mod status;
 mod tag;
 mod unmount;
@@ -80,6 +81,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => check::run(&context, args),
         Command::Resign(args) => resign::run(&context, args),
         Command::Rmfs(args) => rmfs::run(&context, args),
+        Command::Site(args) => site::run(&context, args.command),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Config(_) | Command::Util(_) => Ok(ExitCode::SUCCESS),
     };

@@ -20,11 +20,13 @@ use crate::report::{Failure, Result};
 
 mod explain;
 pub mod places;
+pub mod warm;
 
 pub use formats::units;
 
 use places::Places;
 use units::{Bytes, Span};
+use warm::{WarmOverride, WarmSection, WarmSettings};
 
 /// The file, key by key. `packaging/config.toml` shows every key with its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -45,6 +47,8 @@ pub struct File {
     pub stage: StageSection,
     /// What `commit` does unless its flags say otherwise.
     pub commit: CommitSection,
+    /// Stratum 1s that get objects before a revision is visible.
+    pub warm: WarmSection,
     /// Embedded repositories over HTTP.
     pub serve: ServeSection,
     /// The control socket.
@@ -234,6 +238,8 @@ pub struct RepositorySection {
     pub on_unmount: Option<OnUnmount>,
     /// As in `[stage]`.
     pub refresh: Option<Refresh>,
+    /// What of `[warm]` holds here.
+    pub warm: WarmOverride,
     /// Who, besides root and the daemon's own user, may do what below which path.
     pub allow: Vec<Allow>,
 }
@@ -400,6 +406,7 @@ impl Settings {
                 .map(|b| b.0),
             on_unmount: own.and_then(|r| r.on_unmount).unwrap_or(stage.on_unmount),
             refresh: own.and_then(|r| r.refresh).unwrap_or(stage.refresh),
+            warm: self.file.warm.with(own.map(|r| &r.warm)),
             allow: own.map_or(&[], |r| &r.allow),
         }
     }
@@ -422,6 +429,8 @@ pub struct RepositorySettings<'a> {
     pub backing_max: Option<u64>,
     /// What unmounting does.
     pub on_unmount: OnUnmount,
+    /// How Stratum 1s are warmed.
+    pub warm: WarmSettings,
     /// Whether unstaged paths follow.
     pub refresh: Refresh,
     /// Who else may.

@@ -32,6 +32,7 @@ use crate::state::{DaemonInfo, State};
 mod follow;
 mod manager;
 mod up;
+mod warm;
 
 use up::Sockets;
 
@@ -163,6 +164,7 @@ fn live(
         runtime.spawn(async move { axum::serve(listener, service).await });
     }
     follow::start(engine)?;
+    warm::start(engine, runtime)?;
     tracing::info!(pid = info.pid, "mounted on {}", info.mountpoint.display());
     manager::keep_alive(engine)?;
     manager::ready(&info);

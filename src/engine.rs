@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use commit::RepoHome;
+use commit::warm::Warmer;
 use fsimpl::seal::{Sealer, SealerLimits};
 use fsimpl::{Fs, Space};
 use parking_lot::{Mutex, RwLock};
@@ -34,6 +35,7 @@ mod patience;
 pub mod published;
 pub mod repo;
 pub mod server;
+mod sites;
 pub mod turn;
 
 pub use look::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
@@ -52,6 +54,7 @@ pub struct Engine {
     scratches: AtomicU64,
     looks: patience::Looks,
     called_off: Arc<AtomicBool>,
+    warmer: OnceLock<Arc<Warmer>>,
     _lock: Lock,
 }
 
@@ -97,6 +100,7 @@ impl Engine {
             scratches: AtomicU64::new(0),
             looks: patience::Looks::default(),
             called_off: Arc::default(),
+            warmer: OnceLock::new(),
             _lock: lock,
         }
     }
@@ -151,6 +155,9 @@ impl Engine {
             Request::Check(args) => json(self.check(args, watch)?),
             Request::Resign(args) => json(self.resign(args, watch)?),
             Request::Rmfs(args) => json(self.rmfs(&args.repo)?),
+            Request::SiteAdd(args) => json(self.site_add(args)?),
+            Request::SiteRevoke(args) => json(self.site_revoke(args)?),
+            Request::SiteList => json(self.site_list()?),
             Request::Unmount(args) => json(hook::before_unmount(self, args.staged, watch)?),
         }
     }
@@ -192,12 +199,13 @@ impl Engine {
         let published = self.published(name)?;
         let sealing = Sealing::new(watch);
         let (sealer, space) = (self.sealer()?, self.space()?);
+        let warmer = self.warmer_or_none();
         let repo = Repo::open(
             published,
             &self.state,
             &self.settings,
-            sealer,
-            space,
+            (sealer, space),
+            warmer,
             &sealing,
         )
         .map_err(|f| f.while_doing(format!("cannot open {name}")))?;
@@ -295,6 +303,9 @@ impl Engine {
         }
         if let Some(sealer) = self.sealer.get() {
             sealer.shutdown();
+        }
+        if let Some(warmer) = self.warmer.get() {
+            warmer.linger(sites::LINGER);
         }
     }
 }

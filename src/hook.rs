@@ -91,6 +91,7 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
         turn,
         patience,
         called_off: engine.called_off(),
+        warm: engine.warming(&repo)?,
     };
     let mut committed = match publish(&repo, frozen, args, how, &Publishing(watch, &under_way))? {
         Some(visible) => of_visible(&visible),
@@ -220,6 +221,8 @@ struct How {
     /// For other publishers.
     patience: Duration,
     called_off: Arc<AtomicBool>,
+    /// The Stratum 1s.
+    warm: Option<commit::warm::Warming>,
 }
 
 /// From the snapshot to the retired stage. None: there was nothing to publish.
@@ -242,6 +245,7 @@ fn publish(
         queue: Arc::clone(&repo.queue),
         turn: how.turn,
         patience: how.patience,
+        warm: how.warm,
         called_off: how.called_off,
         boot_id: clock::boot_id(),
         clock: Arc::new(clock::wall),
@@ -307,6 +311,18 @@ impl commit::Progress for Publishing<'_> {
             done,
             total,
             unit,
+            site: None,
+        });
+    }
+
+    fn site(&self, site: &commit::warm::SiteOutcome) {
+        self.1.at(Step::Warm);
+        self.0.progress(Progress {
+            step: Step::Warm,
+            done: site.objects,
+            total: site.objects + site.missing_objects,
+            unit: Unit::Objects,
+            site: Some(site.site.clone()),
         });
     }
 }
@@ -331,8 +347,10 @@ fn of_visible(visible: &Visible) -> Committed {
         broken_links: groups(&visible.broken_links),
         special_skipped: texts(&visible.special_skipped),
         warnings: visible.warnings.iter().map(limit).collect(),
+        stratum1: visible.stratum1.clone(),
         seconds: reply::Seconds {
             store: visible.seconds.store,
+            warm: visible.seconds.warm,
             lease_held: visible.seconds.lease_held,
             catalogs: visible.seconds.catalogs,
             ..reply::Seconds::default()

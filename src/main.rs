@@ -23,6 +23,7 @@ mod engine;
 mod hook;
 mod peer;
 mod progress;
+mod pull;
 mod report;
 mod repositories;
 mod serve;

@@ -2,11 +2,12 @@
 //!
 //! Everything goes to stderr; stdout is for results.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 
 use crate::api::{Progress, Step, Watch};
@@ -23,13 +24,15 @@ pub struct Display {
 
 enum Kind {
     Quiet,
-    Plain(Mutex<HashMap<Step, Instant>>),
+    Plain(Mutex<HashMap<(Step, Option<String>), Instant>>),
     Bars(Mutex<Bars>),
 }
 
 #[derive(Default)]
 struct Bars {
     current: Option<(Step, ProgressBar, Instant)>,
+    /// One for each Stratum 1 that is being warmed.
+    sites: Option<(MultiProgress, BTreeMap<String, ProgressBar>)>,
 }
 
 impl Display {
@@ -46,10 +49,8 @@ impl Display {
 
     /// Takes the bars off the screen.
     pub fn finish(&self) {
-        if let Kind::Bars(bars) = &self.kind
-            && let Some((_, bar, _)) = bars.lock().current.take()
-        {
-            bar.finish_and_clear();
+        if let Kind::Bars(bars) = &self.kind {
+            bars.lock().clear();
         }
     }
 }
@@ -61,9 +62,18 @@ pub fn title(step: Step) -> &'static str {
         Step::Recover => "recovering",
         Step::Seal => "sealing",
         Step::Store => "storing",
+        Step::Warm => "warming",
         Step::Catalogs => "writing catalogs",
         Step::Submit => "publishing",
         Step::Check => "checking",
+    }
+}
+
+fn title_of(progress: &Progress) -> Cow<'static, str> {
+    let title = title(progress.step);
+    match &progress.site {
+        Some(site) => format!("{title} {site}").into(),
+        None => title.into(),
     }
 }
 
@@ -71,13 +81,10 @@ pub fn title(step: Step) -> &'static str {
 pub fn line(progress: &Progress) -> String {
     let unit = serde_json::to_value(progress.unit).unwrap_or_default();
     let unit = unit.as_str().unwrap_or_default();
+    let title = title_of(progress);
     match progress.total {
-        0 => format!("{}: {} {unit}", title(progress.step), progress.done),
-        total => format!(
-            "{}: {} of {total} {unit}",
-            title(progress.step),
-            progress.done
-        ),
+        0 => format!("{title}: {} {unit}", progress.done),
+        total => format!("{title}: {} of {total} {unit}", progress.done),
     }
 }
 
@@ -89,7 +96,8 @@ impl Watch for Display {
                 let now = Instant::now();
                 let mut said = said.lock();
                 // the first line of a step comes after the interval too: short steps are silent
-                let last = said.entry(progress.step).or_insert(now);
+                let key = (progress.step, progress.site.clone());
+                let last = said.entry(key).or_insert(now);
                 if now.duration_since(*last) >= PLAIN_INTERVAL {
                     *last = now;
                     say(&line(&progress));
@@ -103,16 +111,51 @@ impl Watch for Display {
         match &self.kind {
             Kind::Quiet => {}
             Kind::Plain(_) => say(text),
-            Kind::Bars(bars) => match &bars.lock().current {
-                Some((_, bar, _)) => bar.suspend(|| say(text)),
-                None => say(text),
-            },
+            Kind::Bars(bars) => {
+                let bars = bars.lock();
+                match (&bars.current, &bars.sites) {
+                    (_, Some((all, _))) => all.suspend(|| say(text)),
+                    (Some((_, bar, _)), None) => bar.suspend(|| say(text)),
+                    (None, None) => say(text),
+                }
+            }
         }
     }
 }
 
 impl Bars {
+    fn clear(&mut self) {
+        if let Some((_, bar, _)) = self.current.take() {
+            bar.finish_and_clear();
+        }
+        if let Some((all, _)) = self.sites.take() {
+            let _ = all.clear();
+        }
+    }
+
+    /// One bar a site, all at once.
+    fn show_site(&mut self, site: &str, progress: &Progress) {
+        if let Some((_, bar, _)) = self.current.take() {
+            bar.finish_and_clear();
+        }
+        let (all, bars) = self.sites.get_or_insert_default();
+        let bar = bars.entry(site.to_owned()).or_insert_with(|| {
+            let bar = all.add(ProgressBar::new(0));
+            bar.set_style(style(true));
+            bar.set_message(title_of(progress));
+            bar
+        });
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+    }
+
     fn show(&mut self, progress: &Progress) {
+        if let Some(site) = &progress.site {
+            return self.show_site(site, progress);
+        }
+        if let Some((all, _)) = self.sites.take() {
+            let _ = all.clear();
+        }
         if self
             .current
             .as_ref()
@@ -167,14 +210,21 @@ mod tests {
             done: 3,
             total: 10,
             unit: Unit::Files,
+            site: None,
         };
         assert_eq!(line(&progress), "sealing: 3 of 10 files");
         assert_eq!(
             line(&Progress {
                 total: 0,
-                ..progress
+                ..progress.clone()
             }),
             "sealing: 3 files"
         );
+        let of_a_site = Progress {
+            step: Step::Warm,
+            site: Some("cern".into()),
+            ..progress
+        };
+        assert_eq!(line(&of_a_site), "warming cern: 3 of 10 files");
     }
 }

@@ -37,5 +37,7 @@ mod tidy;
 mod transaction;
 mod unmounting;
 mod users;
+mod warm;
+mod warming;
 mod workloads;
 mod xattrs;

@@ -44,6 +44,7 @@ mod head;
 mod landed;
 mod objects;
 mod virtual_dir;
+pub mod warm;
 
 pub use conflicts::{Conflict, ConflictKind, Conflicts};
 pub use content::ContentError;

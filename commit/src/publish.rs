@@ -3,6 +3,7 @@
 //! ```text
 //! frozen      the transaction is recorded
 //! stored      every object lies in the publisher's storage
+//! warmed      as many Stratum 1s have them as the policy asks for, where there are any
 //! leased      other publishers are kept out; the base is the newest revision, read after that
 //!             (conflicts, catalogs)
 //! submitted   nothing but the last step is left
@@ -18,6 +19,7 @@ mod patience;
 mod queue;
 mod request;
 mod resume;
+mod warmed;
 
 use std::path::Path;
 use std::time::{Instant, SystemTime};
@@ -36,8 +38,10 @@ use crate::objects::{self, ObjectsError, StoredObjects};
 use crate::policy;
 use crate::publisher::{NewRevision, Publisher, PublisherError};
 use crate::txn::{self, State, Txn, TxnError};
+use crate::warm::{SiteOutcome, SiteState, WarmError};
 
 use patience::Leased;
+use warmed::{Begun, Warmed};
 
 pub use queue::Queue;
 pub use request::{NoProgress, OnConflict, Outcome, Progress, Request, Seconds, Step, Visible};
@@ -106,6 +110,19 @@ pub enum CommitError {
     /// The publisher.
     #[error(transparent)]
     Publisher(#[from] PublisherError),
+    /// Not as many Stratum 1s have the objects as the policy asks for.
+    #[error("{} of {} Stratum 1s have the objects of {repo}, {}", warm(.sites), .sites.len(), why(*.is_late))]
+    Quorum {
+        /// Which repository.
+        repo: String,
+        /// The deadline passed; else too many sites failed.
+        is_late: bool,
+        /// How each site stood.
+        sites: Vec<SiteOutcome>,
+    },
+    /// The Stratum 1s cannot be served.
+    #[error(transparent)]
+    Warm(#[from] WarmError),
     /// The commit's own record.
     #[error(transparent)]
     Txn(#[from] TxnError),
@@ -132,6 +149,18 @@ fn count(conflicts: &Conflicts) -> String {
     match conflicts.named.len() as u64 + conflicts.more {
         1 => "1 path".to_owned(),
         n => format!("{n} paths"),
+    }
+}
+
+fn warm(sites: &[SiteOutcome]) -> usize {
+    let warm = sites.iter().filter(|site| site.state == SiteState::Warm);
+    warm.count()
+}
+
+fn why(is_late: bool) -> &'static str {
+    match is_late {
+        true => "and the deadline has passed",
+        false => "and too many failed",
     }
 }
 
@@ -174,18 +203,27 @@ pub fn publish(
         publisher,
         progress,
         txn: &txn,
-        begun,
+        since: begun,
+        begun: Begun::default(),
     };
     publisher.begins();
     let outcome = commit.run();
     publisher.ended();
-    match &outcome {
-        Ok(Outcome::Visible(_)) => txn.drop_work()?,
+    let is_known = match &outcome {
+        Ok(Outcome::Visible(_)) => txn.drop_work().map(|()| true)?,
+        Ok(Outcome::Nothing) => commit.abandon().map(|()| true)?,
         // after the last step failed, only the world knows
-        Ok(Outcome::Nothing) => commit.abandon()?,
         Err(_) => commit.give_up()?,
-    }
+    };
+    commit.tell_sites(&outcome, is_known)?;
     outcome
+}
+
+/// What was done before the lease.
+struct Before {
+    stored: StoredObjects,
+    warmed: Warmed,
+    seconds: Seconds,
 }
 
 struct Commit<'a> {
@@ -193,7 +231,9 @@ struct Commit<'a> {
     publisher: &'a dyn Publisher,
     progress: &'a dyn Progress,
     txn: &'a Txn,
-    begun: Instant,
+    since: Instant,
+    /// What the sites were sent.
+    begun: Begun,
 }
 
 impl Commit<'_> {
@@ -215,19 +255,32 @@ impl Commit<'_> {
         let begun = Instant::now();
         let stored = self.store(&params)?;
         self.deliver()?;
-        let seconds = Seconds {
+        let mut seconds = Seconds {
             store: begun.elapsed().as_secs_f64(),
             ..Seconds::default()
         };
         self.txn.set(State::Stored)?;
         failpoint::pass("commit::stored")?;
 
+        let begun = Instant::now();
+        let warmed = self.warm()?;
+        if warmed.is_some() {
+            seconds.warm = begun.elapsed().as_secs_f64();
+            self.txn.set(State::Warmed)?;
+            failpoint::pass("commit::warmed")?;
+        }
+        let before = Before {
+            stored,
+            warmed: warmed.unwrap_or_default(),
+            seconds,
+        };
+
         let mut again = 0;
         loop {
             let leased = self.lease()?;
             self.txn.set(State::Leased)?;
             failpoint::pass("commit::leased")?;
-            match self.under_lease(leased, &params, stored, seconds) {
+            match self.under_lease(leased, &params, &before) {
                 Err(CommitError::Publisher(error @ PublisherError::NotDone { .. }))
                     if again < AGAIN_MAX =>
                 {
@@ -333,9 +386,9 @@ impl Commit<'_> {
         &self,
         leased: Leased<'_>,
         params: &Params,
-        stored: StoredObjects,
-        mut spent: Seconds,
+        before: &Before,
     ) -> Result<Outcome, CommitError> {
+        let mut spent = before.seconds;
         let now = self.now();
         let lease = &leased.lease;
         let manifest = lease.head().manifest().clone();
@@ -380,9 +433,16 @@ impl Commit<'_> {
             tag: self.request.tag.clone(),
             message: self.request.message.clone(),
         };
-        let mut visible = Box::new(Visible::of(&revision, report, stored, &closed.catalogs));
+        let mut visible = Box::new(Visible::of(
+            &revision,
+            report,
+            before.stored,
+            &closed.catalogs,
+        ));
         visible.whitelist_left = lease.head().whitelist().remaining(now).unwrap_or_default();
         visible.seconds = spent;
+        visible.stratum1.clone_from(&before.warmed.sites);
+        visible.push.clone_from(&before.warmed.push);
         self.submit(leased, &revision, visible, now)
     }
 
@@ -421,7 +481,7 @@ impl Commit<'_> {
         })?;
         visible.stands_as(&submitted);
         visible.seconds.lease_held = since.elapsed().as_secs_f64();
-        visible.seconds.total = self.begun.elapsed().as_secs_f64();
+        visible.seconds.total = self.since.elapsed().as_secs_f64();
         self.progress.step(Step::Submit, 1, 1);
         failpoint::pass("commit::visible")?;
         self.txn.set(State::Visible {
@@ -468,12 +528,14 @@ impl Commit<'_> {
         self.txn.abandon()
     }
 
-    /// After a failure: forgets the commit if nothing can have become visible.
-    fn give_up(&self) -> Result<(), TxnError> {
+    /// After a failure: forgets the commit if nothing can have become visible; true if so.
+    fn give_up(&self) -> Result<bool, TxnError> {
         match txn::find(self.txn.dir())?.map(|found| found.state) {
             // asked the world already, or cannot: a restart will ask again
-            Some(State::Submitted { .. } | State::Visible { .. }) => self.txn.drop_work(),
-            _ => self.abandon(),
+            Some(State::Submitted { .. } | State::Visible { .. }) => {
+                self.txn.drop_work().map(|()| false)
+            }
+            _ => self.abandon().map(|()| true),
         }
     }
 }

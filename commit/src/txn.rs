@@ -11,7 +11,7 @@
 //! | state | what a restart owes |
 //! | --- | --- |
 //! | none | nothing |
-//! | frozen, stored, leased | nothing is visible: thaw the stage, the commit was not done |
+//! | frozen, stored, warmed, leased | nothing is visible: thaw the stage, the commit was not done |
 //! | submitted | ask the world: the manifest is the old one or ours |
 //! | visible | retire the stage |
 //!
@@ -86,6 +86,8 @@ pub(crate) enum State {
     Frozen,
     /// All objects are in the storage.
     Stored,
+    /// As many Stratum 1s have them as are waited for.
+    Warmed,
     /// Other publishers are kept out.
     Leased,
     /// All but the last step is done: it may be visible.

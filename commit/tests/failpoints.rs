@@ -10,6 +10,7 @@ mod support;
 mod gateway_steps;
 mod interrupted;
 mod transacted;
+mod warm_steps;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

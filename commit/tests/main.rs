@@ -26,3 +26,4 @@ mod server;
 mod side_by_side;
 mod tags;
 mod virtual_dir;
+mod warm;

@@ -19,6 +19,8 @@ pub mod s3;
 pub mod s3_proxy;
 pub mod server;
 pub mod site;
+pub mod sites;
+pub mod stratum1;
 pub mod tree;
 pub mod upkeep;
 

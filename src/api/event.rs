@@ -19,7 +19,7 @@ pub enum Event {
 }
 
 /// How far something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// What is being done.
     pub step: Step,
@@ -29,6 +29,9 @@ pub struct Progress {
     pub total: u64,
     /// What is counted.
     pub unit: Unit,
+    /// At which Stratum 1, where it is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
 }
 
 /// What is being done.
@@ -41,6 +44,8 @@ pub enum Step {
     Seal,
     /// Objects go into the storage.
     Store,
+    /// Objects go to Stratum 1s.
+    Warm,
     /// Catalogs are written.
     Catalogs,
     /// Tags, reflog and manifest.

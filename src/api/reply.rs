@@ -1,11 +1,13 @@
 //! What is answered. Field names are a promise to scripts.
 
 mod changes;
+mod sites;
 mod status;
 mod upkeep;
 
 pub use changes::{Aborted, Change, Committed, Diff, DroppedXattr, Limit, Seconds, Summary, What};
-pub use status::{OpenFile, RepoStatus, Staged, Status, Trouble, UnderWay};
+pub use sites::{Site, SiteAdded, Sites};
+pub use status::{OpenFile, RepoStatus, SiteStatus, Staged, Status, Trouble, UnderWay};
 pub use upkeep::{
     Checked, Diagnosis, Finding, Made, Removed, Standing, Tag, Tags, Unmounted, Weight,
 };

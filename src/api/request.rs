@@ -38,6 +38,12 @@ pub enum Request {
     Resign(Resign),
     /// Deletes a repository.
     Rmfs(Repo),
+    /// Makes a Stratum 1 a site.
+    SiteAdd(SiteAdd),
+    /// Ends a site.
+    SiteRevoke(SiteRevoke),
+    /// Lists the sites.
+    SiteList,
     /// Ends the daemon.
     Unmount(Unmount),
 }
@@ -96,6 +102,32 @@ pub struct Status {
     /// Answer when everything closed is sealed.
     #[serde(default)]
     pub wait: bool,
+    /// Say how the Stratum 1s stand, too.
+    #[serde(default)]
+    pub sites: bool,
+}
+
+/// `site-add`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteAdd {
+    /// Its name.
+    pub site: String,
+    /// Where its receiver is; none: it pulls.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Repositories that it takes; none: all.
+    #[serde(default)]
+    pub repositories: Vec<String>,
+    /// Most bytes a second.
+    #[serde(default)]
+    pub bandwidth: Option<u64>,
+}
+
+/// `site-revoke`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteRevoke {
+    /// Which.
+    pub site: String,
 }
 
 /// `diff`
@@ -231,6 +263,9 @@ impl Request {
             Self::Check(_) => "check",
             Self::Resign(_) => "resign",
             Self::Rmfs(_) => "rmfs",
+            Self::SiteAdd(_) => "site-add",
+            Self::SiteRevoke(_) => "site-revoke",
+            Self::SiteList => "site-list",
             Self::Unmount(_) => "unmount",
         }
     }

@@ -25,6 +25,9 @@ pub struct Status {
     /// Return when every closed file is sealed
     #[arg(long)]
     pub wait: bool,
+    /// How the Stratum 1s stand, too: connected or not, and what they lack
+    #[arg(long)]
+    pub sites: bool,
     /// Output.
     #[command(flatten)]
     pub json: Json,

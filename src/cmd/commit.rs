@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use commit::warm::{SiteOutcome, SiteState};
+
 use super::output::{self, bytes, count, losses, plural, remarks};
 use super::{Context, diff, print};
 use crate::api::reply::Committed;
@@ -94,9 +96,17 @@ fn describe(done: &Committed, tag: Option<&str>) -> String {
     let seconds = &done.seconds;
     let _ = writeln!(
         out,
-        "  {:.2} s: snapshot {:.2}, storing {:.2}, catalogs {:.2}; others kept out for {:.2}",
-        seconds.total, seconds.freeze, seconds.store, seconds.catalogs, seconds.lease_held,
+        "  {:.2} s: snapshot {:.2}, storing {:.2}, warming {:.2}, catalogs {:.2}; others kept out for {:.2}",
+        seconds.total,
+        seconds.freeze,
+        seconds.store,
+        seconds.warm,
+        seconds.catalogs,
+        seconds.lease_held,
     );
+    for site in &done.stratum1 {
+        let _ = writeln!(out, "  {}", stratum1(site));
+    }
     remarks(
         &mut out,
         "left out, open for writing",
@@ -110,4 +120,21 @@ fn describe(done: &Committed, tag: Option<&str>) -> String {
         &done.warnings,
     );
     out
+}
+
+fn stratum1(site: &SiteOutcome) -> String {
+    let state = match site.state {
+        SiteState::Warm => format!("{} is warm", site.site),
+        SiteState::Behind => format!("{} is behind, and gets the rest later", site.site),
+        SiteState::Failed => format!("{} is not warm", site.site),
+    };
+    match &site.error {
+        Some(error) => format!("{state}: it {error}"),
+        None => format!(
+            "{state}: {}, {}, {:.2} s",
+            plural(site.objects, "object", "objects"),
+            bytes(site.bytes),
+            site.seconds
+        ),
+    }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::output::{bytes, open_file, plural, remarks};
 use super::{Context, print};
-use crate::api::reply::{RepoStatus, Trouble};
+use crate::api::reply::{RepoStatus, SiteStatus, Trouble};
 use crate::api::{Request, Status as StatusRequest, reply};
 use crate::cli::Status;
 use crate::progress::title;
@@ -13,6 +13,8 @@ use crate::report::Result;
 
 /// From here on the whitelist's days are said to be few.
 const DAYS_FEW: f64 = 7.0;
+/// The same of a site's certificate, which somebody has to carry there.
+const CERTIFICATE_DAYS_FEW: f64 = 60.0;
 
 pub fn run(context: &Context, args: &Status) -> Result<ExitCode> {
     let repo = match &args.target {
@@ -22,6 +24,7 @@ pub fn run(context: &Context, args: &Status) -> Result<ExitCode> {
     let request = Request::Status(StatusRequest {
         repo,
         wait: args.wait,
+        sites: args.sites,
     });
     let status: reply::Status = context.ask(&request)?;
     print(args.json.json, &status, describe)?;
@@ -54,7 +57,48 @@ fn describe(status: &reply::Status) -> String {
         out.push('\n');
         describe_repo(&mut out, repo);
     }
+    if let Some(sites) = &status.sites {
+        out.push('\n');
+        describe_sites(&mut out, sites);
+    }
     out
+}
+
+fn describe_sites(out: &mut String, sites: &[SiteStatus]) {
+    if sites.is_empty() {
+        out.push_str("no Stratum 1s; `prepub site add NAME` makes one\n");
+    }
+    for site in sites {
+        let place = site.url.as_deref().unwrap_or("pulls");
+        let connected = match site.connected {
+            Some(true) => "connected",
+            Some(false) => "not connected",
+            None => "not asked yet",
+        };
+        let _ = writeln!(out, "{}  {place}, {connected}", site.site);
+        if site.behind_revisions > 0 {
+            let _ = writeln!(
+                out,
+                "  behind    {}: {}, {}",
+                plural(site.behind_revisions, "revision", "revisions"),
+                plural(site.behind_objects, "object", "objects"),
+                bytes(site.behind_bytes)
+            );
+        }
+        if let Some(rate) = site.rate {
+            let _ = writeln!(out, "  rate      {}/s", bytes(rate));
+        }
+        if site.certificate_days < CERTIFICATE_DAYS_FEW {
+            let _ = writeln!(
+                out,
+                "  trusted   for {:.0} more days; `prepub site add {}` issues another certificate",
+                site.certificate_days, site.site
+            );
+        }
+        if let Some(error) = &site.last_error {
+            let _ = writeln!(out, "  last      it {error}");
+        }
+    }
 }
 
 fn describe_repo(out: &mut String, repo: &RepoStatus) {

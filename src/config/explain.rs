@@ -5,7 +5,11 @@ use std::path::Path;
 use formats::RepoPath;
 
 use super::File;
+use super::warm::Quorum;
 use crate::report::{Failure, Result};
+
+/// More connections to one site fill no line better, and take a receiver's threads from others.
+const CONNECTIONS_MAX: usize = 32;
 
 /// A parser's error in the words of the person who wrote the file.
 pub fn explain(error: &toml::de::Error, text: &str, path: &Path) -> Failure {
@@ -59,10 +63,61 @@ pub fn check(file: &File, path: &Path) -> Result<()> {
             }
         }
     }
+    check_warm(file).or_else(&wrong)?;
     if file.stage.refresh_interval.0.is_zero() {
         return wrong("[stage]: refresh_interval must not be 0; use refresh = \"pinned\"".into());
     }
     Ok(())
+}
+
+/// What `[warm]` says of sites and of the publisher itself.
+fn check_warm(file: &File) -> std::result::Result<(), String> {
+    let section = &file.warm;
+    let is_node = |name: &str| {
+        name.parse::<formats::warm::NodeName>()
+            .map_err(|e| e.to_string())
+    };
+    if let Some(name) = &section.name {
+        is_node(name).map_err(|e| format!("[warm]: name: {e}"))?;
+    }
+    let own = file
+        .repository
+        .values()
+        .filter_map(|r| r.warm.quorum.as_ref());
+    for quorum in own.chain([&section.quorum]) {
+        if let Quorum::Named(names) = quorum {
+            for name in names {
+                is_node(name).map_err(|e| format!("[warm]: quorum: {e}"))?;
+            }
+        }
+    }
+    if !(1..=CONNECTIONS_MAX).contains(&section.connections) {
+        return Err(format!("[warm]: connections is 1 to {CONNECTIONS_MAX}"));
+    }
+    if let Some(url) = section
+        .url
+        .as_ref()
+        .filter(|url| !url.starts_with("https://"))
+    {
+        return Err(format!(
+            "[warm]: url = {url:?} does not begin with https://"
+        ));
+    }
+    match &section.broker {
+        Some(broker) if !broker.starts_with("mqtts://") => {
+            return Err(format!(
+                "[warm]: broker = {broker:?} does not begin with mqtts://"
+            ));
+        }
+        None if section.broker_ca.is_some() => {
+            return Err("[warm]: `broker_ca` stands without `broker`".into());
+        }
+        _ => {}
+    }
+    match (&section.listen, &section.url) {
+        (Some(_), None) => Err("[warm]: `listen` needs `url`, by which sites find it".into()),
+        _ => Ok(()),
+    }
 }
 
 /// Names further than this from what was written are no suggestion.

@@ -132,8 +132,9 @@ pub fn open_all(engine: &Engine, watch: &dyn Watch) -> Result<Arc<Fs>> {
             done: done as u64,
             total: names.len() as u64,
             unit: Unit::Repositories,
+            site: None,
         };
-        match while_telling(watch, progress, || engine.repo_watched(name, watch)) {
+        match while_telling(watch, &progress, || engine.repo_watched(name, watch)) {
             Ok(repo) => fs
                 .add_repository(Arc::clone(&repo.stage))
                 .context(format_args!("cannot show {name}"))?,
@@ -147,12 +148,12 @@ pub fn open_all(engine: &Engine, watch: &dyn Watch) -> Result<Arc<Fs>> {
 }
 
 /// Repeats how far it is for as long as one repository takes, so that it is seen to go on.
-fn while_telling<T>(watch: &dyn Watch, progress: Progress, work: impl FnOnce() -> T) -> T {
+fn while_telling<T>(watch: &dyn Watch, progress: &Progress, work: impl FnOnce() -> T) -> T {
     let (done, waiting) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             loop {
-                watch.progress(progress);
+                watch.progress(progress.clone());
                 if waiting.recv_timeout(TELL_INTERVAL) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }

@@ -45,6 +45,7 @@ impl fsimpl::Progress for Sealing<'_> {
             done: most - files,
             total: most,
             unit: Unit::Files,
+            site: None,
         });
     }
 
@@ -54,6 +55,7 @@ impl fsimpl::Progress for Sealing<'_> {
             done,
             total,
             unit: Unit::Objects,
+            site: None,
         });
     }
 }
@@ -71,11 +73,16 @@ impl Engine {
             .iter()
             .map(|name| self.status_of(name, args.wait, watch))
             .collect();
+        let sites = match args.sites {
+            true => Some(self.site_status()?),
+            false => None,
+        };
         Ok(reply::Status {
             daemon: self.live().map(|live| live.info.clone()),
             stale_mount: self.stale_mount(),
             state_dir: self.state.dir().display().to_string(),
             repositories,
+            sites,
         })
     }
 

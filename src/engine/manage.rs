@@ -251,6 +251,7 @@ impl check::Watch for Checking<'_> {
             done,
             total: 0,
             unit,
+            site: None,
         });
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use commit::warm::Warmer;
 use commit::{Queue, RepoHome};
 use formats::Hash;
 use fsimpl::seal::{SealParams, Sealer};
@@ -37,6 +38,8 @@ pub struct Repo {
     pub commits: Commits,
     /// Where commits keep their state, each below the number of its snapshot.
     txn_root: PathBuf,
+    /// Who serves the Stratum 1s; none if that cannot be.
+    pub warmer: Option<Arc<Warmer>>,
     /// What `status` last saw of the catalogs.
     pub(super) looked: Mutex<Option<Looked>>,
 }
@@ -51,8 +54,8 @@ impl Repo {
         published: Arc<Published>,
         state: &State,
         settings: &Settings,
-        sealer: Arc<Sealer>,
-        space: Arc<Space>,
+        (sealer, space): (Arc<Sealer>, Arc<Space>),
+        warmer: Option<Arc<Warmer>>,
         progress: &dyn fsimpl::Progress,
     ) -> Result<Self> {
         let name = published.name.clone();
@@ -104,6 +107,7 @@ impl Repo {
             queue: Arc::default(),
             commits: Commits::default(),
             txn_root,
+            warmer,
             looked: Mutex::default(),
         };
         if head.is_ok()

@@ -46,6 +46,7 @@ pub(super) fn in_turn(repo: &Repo, under_way: &UnderWay<'_>, revision: u64) {
 
 /// The snapshot is published: what is still equal to it is not staged any more.
 pub(super) fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()> {
+    tell_sites(repo, visible);
     failpoint::pass("hook::visible")?;
     retire_into(repo, snapshot, &visible.root_hash).map_err(|failure| {
         failure.while_doing(format!(
@@ -58,6 +59,18 @@ pub(super) fn retire(repo: &Repo, snapshot: u64, visible: &Visible) -> Result<()
     failpoint::pass("hook::retired")?;
     txn::clear(&repo.txn_dir(snapshot))?;
     Ok(())
+}
+
+/// A commit is visible: its Stratum 1s are told, if they were not. What cannot be written down now is
+/// found again while the commit's record is there.
+fn tell_sites(repo: &Repo, visible: &Visible) {
+    let (Some(warmer), Some(push)) = (&repo.warmer, &visible.push) else {
+        return;
+    };
+    let revision = (visible.root_hash.to_string(), visible.revision);
+    if let Err(error) = warmer.visible(push, revision, clock::wall()) {
+        tracing::warn!("{}: the Stratum 1s are not told yet: {error}", repo.name());
+    }
 }
 
 /// Retires a snapshot that is in the revision with this root catalog, or in a later one that the
@@ -104,8 +117,12 @@ pub fn resume(repo: &Repo) -> Result<()> {
         if repo.stage.frozen().contains(&snapshot) {
             retire(repo, snapshot, &visible)?;
         } else {
+            tell_sites(repo, &visible);
             txn::clear(&txn)?;
         }
+    }
+    if let Some(warmer) = &repo.warmer {
+        warmer.settle(repo.name());
     }
     for id in repo.stage.frozen() {
         if !repo.commits.have(id) {

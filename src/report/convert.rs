@@ -43,6 +43,7 @@ fn within(link: Link<'_>) -> Option<Link<'_>> {
         CommitError::Catalogs,
         CommitError::Publisher,
         CommitError::Txn,
+        CommitError::Warm,
         MkfsError::Home,
         MkfsError::Catalogs,
         MkfsError::Records,
@@ -299,6 +300,19 @@ impl From<FreezeError> for Failure {
     }
 }
 
+fn site(site: &commit::warm::SiteOutcome) -> String {
+    use commit::warm::SiteState;
+    let state = match site.state {
+        SiteState::Warm => "has everything",
+        SiteState::Behind => "is behind",
+        SiteState::Failed => "failed",
+    };
+    match &site.error {
+        Some(error) => format!("{} {state}: it {error}", site.site),
+        None => format!("{} {state}", site.site),
+    }
+}
+
 fn open_files(count: usize) -> String {
     match count {
         1 => "a file is still open for writing".into(),
@@ -344,6 +358,13 @@ impl From<CommitError> for Failure {
             },
             CommitError::Objects(ObjectsError::NoRoom { .. }) => Self {
                 kind: Kind::NoSpace,
+                ..plain(&error)
+            },
+            CommitError::Quorum { sites, .. } => Self::new(Kind::Quorum, error.to_string())
+                .paths(sites.iter().map(site))
+                .hint("everything is staged as before; commit again when they are back, `prepub site revoke` those that are gone, or set quorum, deadline or commit_anyway in [warm]"),
+            CommitError::Warm(_) => Self {
+                kind: Kind::Quorum,
                 ..plain(&error)
             },
             CommitError::WrongRepository { .. }

@@ -14,6 +14,9 @@ pub mod s3;
 pub mod s3_proxy;
 pub mod script;
 pub mod small;
+#[allow(dead_code, reason = "another room's, who needs all of it")]
+#[path = "../../commit/tests/support/stratum1.rs"]
+pub mod stratum1;
 pub mod tls;
 pub mod trees;
 pub mod web;

@@ -16,6 +16,7 @@ use crate::catalogs::{NewCatalog, Report};
 use crate::objects::StoredObjects;
 use crate::policy::DroppedXattr;
 use crate::publisher::NewRevision;
+use crate::warm::{SiteOutcome, Warming};
 
 /// What to publish, and how.
 #[derive(Clone)]
@@ -40,6 +41,8 @@ pub struct Request {
     pub turn: Duration,
     /// How long to wait where another publisher is at work.
     pub patience: Duration,
+    /// The Stratum 1s that get the objects first; none: nobody does.
+    pub warm: Option<Warming>,
     /// Set when nobody wants the commit any more: it ends before its last step, with its leases.
     pub called_off: Arc<AtomicBool>,
     /// Names this start of the machine, for [`crate::resume`].
@@ -85,6 +88,9 @@ pub enum Step {
 pub trait Progress: Send + Sync {
     /// `done` of `total`.
     fn step(&self, step: Step, done: u64, total: u64);
+
+    /// So far is one of the Stratum 1s.
+    fn site(&self, _site: &SiteOutcome) {}
 }
 
 /// Tells nobody.
@@ -146,6 +152,12 @@ pub struct Visible {
     pub dropped_xattrs_more: u64,
     /// For how long the whitelist was still valid.
     pub whitelist_left: Duration,
+    /// How the Stratum 1s stood when it became visible.
+    #[serde(default)]
+    pub stratum1: Vec<SiteOutcome>,
+    /// What they were sent it as, so that they can be told.
+    #[serde(default)]
+    pub push: Option<String>,
     /// Where the time went.
     pub seconds: Seconds,
 }
@@ -185,6 +197,8 @@ impl Visible {
             dropped_xattrs: report.dropped_xattrs.named,
             dropped_xattrs_more: report.dropped_xattrs.more,
             whitelist_left: Duration::ZERO,
+            stratum1: Vec::new(),
+            push: None,
             seconds: Seconds::default(),
         }
     }
@@ -195,6 +209,9 @@ impl Visible {
 pub struct Seconds {
     /// Storing objects.
     pub store: f64,
+    /// Warming Stratum 1s.
+    #[serde(default)]
+    pub warm: f64,
     /// The lease.
     pub lease_held: f64,
     /// Making catalogs, within the lease.

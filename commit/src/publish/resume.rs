@@ -64,7 +64,7 @@ pub fn resume(
             report.stands_as(&visible);
             report
         }),
-        State::Frozen | State::Stored | State::Leased => None,
+        State::Frozen | State::Stored | State::Warmed | State::Leased => None,
     };
     match visible {
         Some(visible) => Ok(Resumed::Done { snapshot, visible }),

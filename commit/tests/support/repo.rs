@@ -182,6 +182,7 @@ impl Repo {
             queue: Arc::default(),
             turn: Duration::ZERO,
             patience: Duration::ZERO,
+            warm: None,
             called_off: Arc::default(),
             boot_id: BOOT.to_owned(),
             clock: Arc::new(move || {

@@ -160,8 +160,8 @@ pub struct Committed {
     pub skipped: Vec<OpenFile>,
     /// Limits that are exceeded and not enforced.
     pub warnings: Vec<Limit>,
-    /// Stratum 1s that have the objects; none are configured yet.
-    pub stratum1: Vec<String>,
+    /// How the Stratum 1s stood when the revision became visible; empty where there are none.
+    pub stratum1: Vec<commit::warm::SiteOutcome>,
     /// Where the time went.
     pub seconds: Seconds,
 }

@@ -17,6 +17,34 @@ pub struct Status {
     pub state_dir: String,
     /// Each repository.
     pub repositories: Vec<RepoStatus>,
+    /// The Stratum 1s, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sites: Option<Vec<SiteStatus>>,
+}
+
+/// A Stratum 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteStatus {
+    /// Its name.
+    pub site: String,
+    /// Where its receiver is; none: it pulls.
+    pub url: Option<String>,
+    /// Repositories that it takes; empty: all.
+    pub repositories: Vec<String>,
+    /// It answers; none: not asked yet.
+    pub connected: Option<bool>,
+    /// Visible revisions whose objects it does not have all.
+    pub behind_revisions: u64,
+    /// Objects of these that it lacks.
+    pub behind_objects: u64,
+    /// Their bytes.
+    pub behind_bytes: u64,
+    /// Bytes a second, of what was sent last.
+    pub rate: Option<u64>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// For how many more days its certificate is valid.
+    pub certificate_days: f64,
 }
 
 /// One repository.

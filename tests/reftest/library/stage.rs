@@ -125,6 +125,7 @@ impl World {
             queue: Arc::default(),
             turn: std::time::Duration::ZERO,
             patience: std::time::Duration::ZERO,
+            warm: None,
             called_off: Arc::default(),
             boot_id: BOOT.to_owned(),
             clock: Arc::new(SystemTime::now),

@@ -165,6 +165,7 @@ impl Double {
             queue: Arc::default(),
             turn: Duration::ZERO,
             patience: Duration::ZERO,
+            warm: None,
             called_off: Arc::default(),
             boot_id: BOOT.to_owned(),
             clock: {

@@ -1,0 +1,310 @@
+//! What a site does that allows no inbound connection: it asks for work, takes what it lacks, and says
+//! what it has.
+//!
+//! Whoever serves HTTP hands in whom the certificate names; a site gets to see its own work alone. That
+//! it has what it says it kept is believed: it is asked nothing in return.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use formats::object::ObjectName;
+use formats::warm::bundle::Encoder;
+use formats::warm::identity::{NodeName, PeerIdentity};
+use formats::warm::list::list_bytes;
+use formats::warm::{Listed, Missing};
+use serde::Serialize;
+
+use super::lanes::Pace;
+use super::push::{Fate, Push};
+use super::registry::{RegistryError, SiteEntry, Way};
+use super::transfer::{BUNDLE_BYTES, BUNDLE_OBJECTS};
+use super::warmer::{Warmer, lock};
+
+/// The longest that a site waits for work in one question.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What a site has yet to take of a push, and the sizes.
+pub(super) type Left = BTreeMap<ObjectName, u64>;
+
+/// What there is for a site to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Work {
+    /// What it may lack.
+    pub transactions: Vec<Offered>,
+    /// What became visible, and it has.
+    pub published: Vec<Announced>,
+}
+
+/// A transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Offered {
+    /// The repository.
+    pub repo: String,
+    /// The transaction's name.
+    pub txn: String,
+    /// How many objects it is about.
+    pub objects: u32,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A visible revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Announced {
+    /// The repository.
+    pub repo: String,
+    /// The transaction's name.
+    pub txn: String,
+    /// The revision's root catalog.
+    pub root_hash: String,
+    /// Its number.
+    pub revision: u64,
+    /// Since when, in the form of RFC 3339.
+    pub published_at: String,
+}
+
+impl Work {
+    /// True if there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.transactions.is_empty() && self.published.is_empty()
+    }
+}
+
+/// Why a site does not get what it asks for.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// Its certificate is not the one that a site which pulls has now.
+    #[error("the certificate of {0} is not good here (any more)")]
+    NotASite(NodeName),
+    /// There is no such transaction for it.
+    #[error("there is no such transaction")]
+    Unknown,
+    /// It answers what was not asked, or asks for what was not offered.
+    #[error("that does not fit the transaction")]
+    Unfit,
+    /// The register of sites.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// What is sent cannot be read.
+    #[error("the transaction's objects cannot be read")]
+    Read(#[source] io::Error),
+}
+
+/// A site that asks.
+pub struct Pulling<'w> {
+    warmer: &'w Warmer,
+    site: SiteEntry,
+}
+
+impl Warmer {
+    /// The site whose certificate this is, if it may pull.
+    ///
+    /// # Errors
+    /// [`PullError::NotASite`], [`PullError::Registry`].
+    pub fn pulling(&self, peer: &PeerIdentity) -> Result<Pulling<'_>, PullError> {
+        let not_one = || PullError::NotASite(peer.name.clone());
+        let sites = self.list()?.into_iter();
+        let mut own = sites.filter(|site| site.name == peer.name && site.serial == peer.serial);
+        let site = own
+            .next()
+            .filter(|site| site.way == Way::Pull && peer.role == formats::warm::Role::Site);
+        let site = site.ok_or_else(not_one)?;
+        lock(&self.asked).insert(site.name.clone(), Instant::now());
+        Ok(Pulling { warmer: self, site })
+    }
+}
+
+impl Pulling<'_> {
+    /// What there is to do, as soon as there is something; nothing after so long.
+    #[must_use]
+    pub fn work(&self, wait: Duration) -> Work {
+        let deadline = Instant::now() + wait.min(WAIT_MAX);
+        let mut seen = 0;
+        loop {
+            let work = self.work_now();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !work.is_empty() || left.is_zero() {
+                return work;
+            }
+            seen = self.warmer.board.wait(seen, left);
+        }
+    }
+
+    fn work_now(&self) -> Work {
+        let pushes: Vec<_> = self.warmer.board.pushes().values().cloned().collect();
+        let mut work = Work::default();
+        for push in pushes {
+            let state = push.state();
+            let Some(progress) = state.sites.get(&self.site.name) else {
+                continue;
+            };
+            match (&state.fate, progress.has_all()) {
+                (Fate::GivenUp, _) | (Fate::Open, true) => {}
+                (_, false) => work.transactions.push(Offered {
+                    repo: push.repo.clone(),
+                    txn: push.txn.clone(),
+                    objects: push.objects,
+                    bytes: push.bytes,
+                }),
+                (Fate::Visible(told), true) => work.published.push(Announced {
+                    repo: push.repo.clone(),
+                    txn: push.txn.clone(),
+                    root_hash: told.root_hash.clone(),
+                    revision: told.revision,
+                    published_at: told.published_at.clone(),
+                }),
+            }
+        }
+        work.transactions.sort_by_key(|offered| offered.bytes);
+        work
+    }
+
+    fn push(&self, repo: &str, txn: &str) -> Result<Arc<Push>, PullError> {
+        let push = self.warmer.board.pushes().get(txn).cloned();
+        let push = push.ok_or(PullError::Unknown)?;
+        let is_its = push.repo == repo && push.state().sites.contains_key(&self.site.name);
+        is_its.then_some(push).ok_or(PullError::Unknown)
+    }
+
+    /// The transaction's list, and its length in bytes.
+    ///
+    /// # Errors
+    /// [`PullError`].
+    pub fn objects(&self, repo: &str, txn: &str) -> Result<(File, u64), PullError> {
+        let push = self.push(repo, txn)?;
+        let file = push.list_file().map_err(PullError::Read)?;
+        Ok((file, list_bytes(push.objects)))
+    }
+
+    fn key(&self, txn: &str) -> (NodeName, String) {
+        (self.site.name.clone(), txn.to_owned())
+    }
+
+    /// The site says what it lacks.
+    ///
+    /// # Errors
+    /// [`PullError`].
+    pub fn missing(&self, repo: &str, txn: &str, missing: &Missing) -> Result<(), PullError> {
+        let push = self.push(repo, txn)?;
+        if missing.absent.len() != push.objects {
+            return Err(PullError::Unfit);
+        }
+        let list = push
+            .list()
+            .map_err(|e| PullError::Read(io::Error::other(e)))?;
+        let absent = missing.absent.ones().map(|at| list[at as usize]);
+        let left: Left = absent.map(|listed| (listed.name, listed.bytes)).collect();
+        let sums = (left.len() as u64, left.values().sum());
+        if let Some(progress) = push.state().sites.get_mut(&self.site.name) {
+            progress.missing = Some(sums);
+        }
+        let is_all = left.is_empty();
+        lock(&self.warmer.pulling).insert(self.key(txn), left);
+        if is_all {
+            self.has_all(&push);
+        }
+        self.warmer.board.tell();
+        Ok(())
+    }
+
+    fn has_all(&self, push: &Push) {
+        lock(&self.warmer.pulling).remove(&self.key(&push.txn));
+        self.warmer.board.has_all(push, &self.site.name);
+    }
+
+    /// Objects that the site wants of those it lacks, one after another; as many as go at once.
+    ///
+    /// # Errors
+    /// [`PullError`].
+    pub fn bundle(
+        &self,
+        repo: &str,
+        txn: &str,
+        wanted: impl Iterator<Item = ObjectName>,
+    ) -> Result<Box<dyn Read + Send>, PullError> {
+        let push = self.push(repo, txn)?;
+        let mut bundle = Vec::new();
+        let mut bytes = 0_u64;
+        {
+            let pulling = lock(&self.warmer.pulling);
+            let left = pulling.get(&self.key(txn)).ok_or(PullError::Unfit)?;
+            for name in wanted.take(BUNDLE_OBJECTS) {
+                let size = *left.get(&name).ok_or(PullError::Unfit)?;
+                bytes = bytes.saturating_add(size);
+                if bytes > BUNDLE_BYTES && !bundle.is_empty() {
+                    break;
+                }
+                bundle.push(Listed { name, bytes: size });
+            }
+        }
+        let source = Arc::clone(&push.source);
+        let encoder = Encoder::new(bundle, move |name: &ObjectName| source.open(name));
+        let encoder = encoder.map_err(|e| PullError::Read(io::Error::other(e)))?;
+        let pace = Arc::new(Pace::new(self.site.bandwidth));
+        Ok(Box::new(pace.limit(encoder)))
+    }
+
+    /// The site has kept objects, verified.
+    ///
+    /// # Errors
+    /// [`PullError`].
+    pub fn kept(
+        &self,
+        repo: &str,
+        txn: &str,
+        names: impl Iterator<Item = ObjectName>,
+    ) -> Result<(), PullError> {
+        let push = self.push(repo, txn)?;
+        let (mut objects, mut bytes) = (0, 0);
+        let is_all = {
+            let mut pulling = lock(&self.warmer.pulling);
+            let left = pulling.get_mut(&self.key(txn)).ok_or(PullError::Unfit)?;
+            for name in names {
+                // said twice, it counts once
+                if let Some(size) = left.remove(&name) {
+                    objects += 1;
+                    bytes += size;
+                }
+            }
+            left.is_empty()
+        };
+        if let Some(progress) = push.state().sites.get_mut(&self.site.name) {
+            progress.objects += objects;
+            progress.bytes += bytes;
+            if let Some((left, left_bytes)) = &mut progress.missing {
+                *left = left.saturating_sub(objects);
+                *left_bytes = left_bytes.saturating_sub(bytes);
+            }
+        }
+        if is_all {
+            self.has_all(&push);
+        }
+        self.warmer.board.tell();
+        Ok(())
+    }
+
+    /// The site knows that the revision is visible.
+    ///
+    /// # Errors
+    /// [`PullError::Unknown`].
+    pub fn seen(&self, repo: &str, txn: &str) -> Result<(), PullError> {
+        let push = self.push(repo, txn)?;
+        let is_visible = {
+            let state = push.state();
+            let has_all = state
+                .sites
+                .get(&self.site.name)
+                .is_some_and(|p| p.has_all());
+            has_all && matches!(state.fate, Fate::Visible(_))
+        };
+        match is_visible {
+            true => self.warmer.board.knows_end(&push, &self.site.name),
+            false => return Err(PullError::Unfit),
+        }
+        Ok(())
+    }
+}

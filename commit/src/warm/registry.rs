@@ -1,0 +1,573 @@
+//! Who the sites are, and by which certificate each is known.
+//!
+//! A certificate counts only if its serial is the one that stands here under its name: what was
+//! revoked, or replaced by a newer one, is nobody's. Every file is replaced as a whole and synced; a
+//! serial is written down as revoked before the site is taken out, so that no crash brings it back.
+//! A site's key is given out once and not kept.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use formats::warm::Enrolment;
+use formats::warm::enrolment::Credentials;
+use formats::warm::identity::{
+    self, Authority, IdentityError, NodeName, PeerIdentity, Role, Serial, Subject,
+};
+use serde::{Deserialize, Serialize};
+use store::{Injected, failpoint};
+
+use super::broker::BrokerAddress;
+use crate::home::{HomeError, replace_file};
+
+const CA_CERTIFICATE: &str = "ca.crt";
+const CA_KEY: &str = "ca.key";
+const OWN_CERTIFICATE: &str = "publisher.crt";
+const OWN_KEY: &str = "publisher.key";
+const SITES: &str = "sites.toml";
+const REVOKED: &str = "revoked";
+const REVOCATIONS: &str = "crl.pem";
+
+/// Our own certificate is renewed when it has less than this left: sites trust the authority, and
+/// notice nothing.
+const RENEW_BEFORE: Duration = Duration::from_secs(90 * 86_400);
+
+/// Why the register of sites cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// A file of it.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of it cannot be replaced.
+    #[error(transparent)]
+    Write(#[from] HomeError),
+    /// The list of sites is unreadable. The message has line and key.
+    #[error("{path} is damaged: {what}")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A certificate or key.
+    #[error("the certificates in {dir}")]
+    Identity {
+        /// Where they lie.
+        dir: PathBuf,
+        /// What is wrong.
+        source: IdentityError,
+    },
+    /// An address that no receiver has.
+    #[error("{0:?} is no receiver's address; write it as https://HOST:PORT")]
+    BadUrl(String),
+    /// A site that pulls needs to know from where.
+    #[error(
+        "a site that pulls needs this publisher's own address; set `url` and `listen` in [warm]"
+    )]
+    NoOwnUrl,
+    /// It would be taken for the publisher where only names count: on a broker.
+    #[error("{0} is this publisher's own name; name the site otherwise")]
+    OwnName(NodeName),
+    /// There is no such site.
+    #[error("there is no site {0}; `prepub site list` names all")]
+    Unknown(NodeName),
+    /// A failpoint.
+    #[error(transparent)]
+    Injected(#[from] Injected),
+}
+
+/// How objects get to a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// They are sent to its receiver: `https://HOST:PORT`, without a slash at the end.
+    Push {
+        /// The receiver's address.
+        url: String,
+    },
+    /// It comes for them.
+    Pull,
+}
+
+/// A site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteEntry {
+    /// Its name.
+    pub name: NodeName,
+    /// How objects get there.
+    pub way: Way,
+    /// Repositories that it takes; empty: all.
+    pub repositories: Vec<String>,
+    /// The serial of its certificate.
+    pub serial: Serial,
+    /// When that runs out.
+    pub not_after: SystemTime,
+    /// Since when it has been a site under that certificate.
+    pub added: SystemTime,
+    /// Most bytes a second that are sent there; none: as many as go.
+    pub bandwidth: Option<u64>,
+}
+
+impl SiteEntry {
+    /// True if it takes this repository.
+    #[must_use]
+    pub fn takes(&self, repo: &str) -> bool {
+        self.repositories.is_empty() || self.repositories.iter().any(|one| one == repo)
+    }
+}
+
+/// What a new site is to be.
+#[derive(Clone, Debug)]
+pub struct NewSite {
+    /// Its name.
+    pub name: NodeName,
+    /// How objects get there.
+    pub way: Way,
+    /// Repositories that it takes; empty: all.
+    pub repositories: Vec<String>,
+    /// Most bytes a second.
+    pub bandwidth: Option<u64>,
+}
+
+/// Who the publisher is.
+#[derive(Clone, Debug)]
+pub struct Us {
+    /// Its name.
+    pub name: NodeName,
+    /// Where sites that pull ask for work: `https://HOST:PORT`.
+    pub url: Option<String>,
+    /// The broker that it and its sites are connected to.
+    pub broker: Option<BrokerAddress>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Text {
+    #[serde(default)]
+    site: Vec<SiteText>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SiteText {
+    name: String,
+    url: Option<String>,
+    #[serde(default)]
+    pull: bool,
+    #[serde(default)]
+    repositories: Vec<String>,
+    serial: String,
+    /// Seconds since 1970, as the other one.
+    not_after: u64,
+    added: u64,
+    bandwidth: Option<u64>,
+}
+
+impl SiteText {
+    fn of(entry: &SiteEntry) -> Self {
+        let url = match &entry.way {
+            Way::Push { url } => Some(url.clone()),
+            Way::Pull => None,
+        };
+        Self {
+            name: entry.name.to_string(),
+            pull: url.is_none(),
+            url,
+            repositories: entry.repositories.clone(),
+            serial: entry.serial.to_string(),
+            not_after: unix(entry.not_after),
+            added: unix(entry.added),
+            bandwidth: entry.bandwidth,
+        }
+    }
+
+    fn entry(self) -> Result<SiteEntry, String> {
+        let way = match (self.url, self.pull) {
+            (Some(url), false) => Way::Push { url },
+            (None, true) => Way::Pull,
+            _ => return Err(format!("{}: either `url` or `pull = true`", self.name)),
+        };
+        Ok(SiteEntry {
+            name: self
+                .name
+                .parse()
+                .map_err(|e: IdentityError| e.to_string())?,
+            way,
+            repositories: self.repositories,
+            serial: self
+                .serial
+                .parse()
+                .map_err(|e: IdentityError| e.to_string())?,
+            not_after: at(self.not_after),
+            added: at(self.added),
+            bandwidth: self.bandwidth,
+        })
+    }
+}
+
+/// The register. It keeps nothing in memory; its user sees to it that one call ends before the next.
+#[derive(Debug)]
+pub struct Registry {
+    dir: PathBuf,
+}
+
+impl Registry {
+    /// The register in a directory, which need not be there.
+    #[must_use]
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// All sites, by name.
+    ///
+    /// # Errors
+    /// [`RegistryError::Damaged`], [`RegistryError::Io`].
+    pub fn sites(&self) -> Result<Vec<SiteEntry>, RegistryError> {
+        let path = self.dir.join(SITES);
+        let Some(text) = self.read(SITES)? else {
+            return Ok(Vec::new());
+        };
+        let damaged = |what| RegistryError::Damaged {
+            path: path.clone(),
+            what,
+        };
+        let text = String::from_utf8(text).map_err(|e| damaged(e.to_string()))?;
+        let read: Text = toml::from_str(&text).map_err(|e| damaged(e.message().to_owned()))?;
+        let entries = read.site.into_iter().map(SiteText::entry);
+        let mut sites = entries.collect::<Result<Vec<_>, _>>().map_err(damaged)?;
+        sites.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(sites)
+    }
+
+    /// Makes somebody a site, or gives a site a new certificate, after which the old one is good for
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn add(&self, new: NewSite, us: &Us, now: SystemTime) -> Result<Enrolment, RegistryError> {
+        if new.name == us.name {
+            return Err(RegistryError::OwnName(new.name));
+        }
+        let host = match &new.way {
+            Way::Push { url } => Some(host_of(url)?),
+            Way::Pull if us.url.is_none() => return Err(RegistryError::NoOwnUrl),
+            Way::Pull => None,
+        };
+        let authority = self.authority(now)?;
+        self.own(&authority, us, now)?;
+        let subject = Subject {
+            role: Role::Site,
+            name: &new.name,
+            hosts: &host.into_iter().collect::<Vec<_>>(),
+        };
+        let issued = authority.issue(subject, now).map_err(self.identity())?;
+        let mut sites = self.sites()?;
+        if let Some(old) = sites.iter().find(|site| site.name == new.name) {
+            self.note_revoked(&authority, &old.serial, now)?;
+        }
+        sites.retain(|site| site.name != new.name);
+        sites.push(SiteEntry {
+            name: new.name.clone(),
+            way: new.way.clone(),
+            repositories: new.repositories.clone(),
+            serial: issued.serial,
+            not_after: issued.not_after,
+            added: now,
+            bandwidth: new.bandwidth,
+        });
+        self.write_sites(&sites)?;
+        let text = |pem: Vec<u8>| String::from_utf8_lossy(&pem).into_owned();
+        Ok(Enrolment {
+            site: new.name,
+            publisher: us.name.clone(),
+            publisher_url: (new.way == Way::Pull).then(|| us.url.clone()).flatten(),
+            repositories: new.repositories,
+            broker: us.broker.as_ref().map(|broker| broker.url.clone()),
+            broker_ca: us.broker.as_ref().and_then(|broker| broker.ca.clone()),
+            ca: text(authority.certificate_pem().map_err(self.identity())?),
+            certificate: text(issued.certificate),
+            key: text(issued.key),
+        })
+    }
+
+    /// Ends a site. Its certificate is good for nothing from now on.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`], [`RegistryError`].
+    pub fn revoke(&self, name: &NodeName, now: SystemTime) -> Result<SiteEntry, RegistryError> {
+        let mut sites = self.sites()?;
+        let at = sites.iter().position(|site| site.name == *name);
+        let at = at.ok_or_else(|| RegistryError::Unknown(name.clone()))?;
+        let site = sites.remove(at);
+        self.note_revoked(&self.authority(now)?, &site.serial, now)?;
+        failpoint::pass("sites::revoked")?;
+        self.write_sites(&sites)?;
+        Ok(site)
+    }
+
+    /// What the publisher shows and trusts, renewed where its end is near; none before the first
+    /// site.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn credentials(
+        &self,
+        us: &Us,
+        now: SystemTime,
+    ) -> Result<Option<OwnCredentials>, RegistryError> {
+        if self.read(CA_CERTIFICATE)?.is_none() {
+            return Ok(None);
+        }
+        let authority = self.authority(now)?;
+        let (certificate, key) = self.own(&authority, us, now)?;
+        let ca = authority.certificate_pem().map_err(self.identity())?;
+        Ok(Some(OwnCredentials {
+            ca,
+            certificate,
+            key,
+        }))
+    }
+
+    /// True if the certificate is the one that a site has now.
+    ///
+    /// # Errors
+    /// As [`Registry::sites`].
+    pub fn knows(&self, peer: &PeerIdentity) -> Result<Option<SiteEntry>, RegistryError> {
+        if peer.role != Role::Site {
+            return Ok(None);
+        }
+        let mut sites = self.sites()?.into_iter();
+        Ok(sites.find(|site| site.name == peer.name && site.serial == peer.serial))
+    }
+
+    fn authority(&self, now: SystemTime) -> Result<Authority, RegistryError> {
+        if let (Some(certificate), Some(key)) = (self.read(CA_CERTIFICATE)?, self.read(CA_KEY)?) {
+            return Authority::from_pem(&certificate, &key).map_err(self.identity());
+        }
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir);
+        made.map_err(self.io("make", &self.dir))?;
+        let authority = Authority::generate(now).map_err(self.identity())?;
+        let key = authority.key_pem().map_err(self.identity())?;
+        let certificate = authority.certificate_pem().map_err(self.identity())?;
+        // a key without its certificate is made anew; no certificate is without its key
+        replace_file(&self.dir.join(CA_KEY), &key, 0o600)?;
+        failpoint::pass("sites::authority")?;
+        replace_file(&self.dir.join(CA_CERTIFICATE), &certificate, 0o644)?;
+        Ok(authority)
+    }
+
+    /// Our own certificate and key; new ones where there are none, they end soon, or say another
+    /// name or address.
+    fn own(
+        &self,
+        authority: &Authority,
+        us: &Us,
+        now: SystemTime,
+    ) -> Result<(Vec<u8>, Vec<u8>), RegistryError> {
+        let host = us.url.as_deref().map(host_of).transpose()?;
+        if let (Some(certificate), Some(key)) = (self.read(OWN_CERTIFICATE)?, self.read(OWN_KEY)?)
+            && is_good(&certificate, &key, &us.name, host, now)
+        {
+            return Ok((certificate, key));
+        }
+        let subject = Subject {
+            role: Role::Publisher,
+            name: &us.name,
+            hosts: &host.into_iter().collect::<Vec<_>>(),
+        };
+        let issued = authority.issue(subject, now).map_err(self.identity())?;
+        replace_file(&self.dir.join(OWN_KEY), &issued.key, 0o600)?;
+        failpoint::pass("sites::own")?;
+        replace_file(&self.dir.join(OWN_CERTIFICATE), &issued.certificate, 0o644)?;
+        Ok((issued.certificate, issued.key))
+    }
+
+    fn note_revoked(
+        &self,
+        authority: &Authority,
+        serial: &Serial,
+        now: SystemTime,
+    ) -> Result<(), RegistryError> {
+        let mut revoked = self.revoked()?;
+        if !revoked.iter().any(|(one, _)| one == serial) {
+            revoked.push((serial.clone(), now));
+        }
+        let lines = revoked.iter();
+        let lines: String = lines
+            .map(|(serial, since)| format!("{serial} {}\n", unix(*since)))
+            .collect();
+        replace_file(&self.dir.join(REVOKED), lines.as_bytes(), 0o644)?;
+        let list = authority
+            .revocations(&revoked, now)
+            .map_err(self.identity())?;
+        Ok(replace_file(&self.dir.join(REVOCATIONS), &list, 0o644)?)
+    }
+
+    fn revoked(&self) -> Result<Vec<(Serial, SystemTime)>, RegistryError> {
+        let text = self.read(REVOKED)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let line = |line: &str| {
+            let (serial, since) = line.split_once(' ')?;
+            Some((serial.parse().ok()?, at(since.parse().ok()?)))
+        };
+        let damaged = |text: &str| RegistryError::Damaged {
+            path: self.dir.join(REVOKED),
+            what: format!("{text:?} is no serial and time"),
+        };
+        text.lines()
+            .map(|text| line(text).ok_or_else(|| damaged(text)))
+            .collect()
+    }
+
+    fn write_sites(&self, sites: &[SiteEntry]) -> Result<(), RegistryError> {
+        let path = self.dir.join(SITES);
+        let text = Text {
+            site: sites.iter().map(SiteText::of).collect(),
+        };
+        let text = toml::to_string(&text).map_err(|e| RegistryError::Damaged {
+            path: path.clone(),
+            what: e.to_string(),
+        })?;
+        replace_file(&path, text.as_bytes(), 0o600)?;
+        Ok(failpoint::pass("sites::written")?)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, RegistryError> {
+        let path = self.dir.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.io("read", &path)(error)),
+        }
+    }
+
+    fn io<'p>(
+        &self,
+        action: &'static str,
+        path: &'p Path,
+    ) -> impl Fn(io::Error) -> RegistryError + 'p {
+        move |source| RegistryError::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    fn identity(&self) -> impl Fn(IdentityError) -> RegistryError + '_ {
+        |source| RegistryError::Identity {
+            dir: self.dir.clone(),
+            source,
+        }
+    }
+}
+
+/// What the publisher shows and trusts, as PEM.
+#[derive(Clone)]
+pub struct OwnCredentials {
+    /// The authority.
+    pub ca: Vec<u8>,
+    /// Our certificate.
+    pub certificate: Vec<u8>,
+    /// Its key.
+    pub key: Vec<u8>,
+}
+
+impl OwnCredentials {
+    /// The same, ready for TLS.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotPem`].
+    pub fn parsed(&self) -> Result<Credentials, IdentityError> {
+        Ok(Credentials {
+            ca: identity::certificate(&self.ca)?,
+            certificate: identity::certificate(&self.certificate)?,
+            key: identity::private_key(&self.key)?,
+        })
+    }
+}
+
+impl std::fmt::Debug for OwnCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OwnCredentials")
+    }
+}
+
+fn is_good(
+    certificate: &[u8],
+    key: &[u8],
+    name: &NodeName,
+    host: Option<&str>,
+    now: SystemTime,
+) -> bool {
+    let good = || {
+        let (certificate, key) = (
+            identity::certificate(certificate)?,
+            identity::private_key(key)?,
+        );
+        let peer = identity::peer(&certificate)?;
+        let fits = certificate
+            .public_key()
+            .is_ok_and(|public| public.public_eq(&key));
+        let lasts = identity::not_after(&certificate)? > now + RENEW_BEFORE;
+        let names = certificate.subject_alt_names();
+        let address = host.and_then(|host| host.parse::<std::net::IpAddr>().ok());
+        let address = address.map(|address| match address {
+            std::net::IpAddr::V4(four) => four.octets().to_vec(),
+            std::net::IpAddr::V6(six) => six.octets().to_vec(),
+        });
+        let is_there = host.is_none()
+            || names.is_some_and(|names| {
+                names.iter().any(|one| {
+                    one.dnsname() == host
+                        || (address.is_some() && one.ipaddress() == address.as_deref())
+                })
+            });
+        Ok::<_, IdentityError>(fits && lasts && is_there && peer.name == *name)
+    };
+    good().unwrap_or(false)
+}
+
+/// The host of `https://HOST:PORT`, without the brackets of an address.
+fn host_of(url: &str) -> Result<&str, RegistryError> {
+    let bad = || RegistryError::BadUrl(url.chars().take(200).collect());
+    let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;
+    let plain = parsed.path() == "/" && parsed.query().is_none() && parsed.username().is_empty();
+    let rest = url.strip_prefix("https://").ok_or_else(bad)?;
+    let authority = rest.trim_end_matches('/');
+    let host = match authority.strip_prefix('[') {
+        Some(six) => six.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    match plain && !host.is_empty() {
+        true => Ok(host),
+        false => Err(bad()),
+    }
+}
+
+fn unix(time: SystemTime) -> u64 {
+    crate::stratum0::seconds(time)
+}
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(u64::from(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! A publisher and doubles of its sites.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use commit::warm::{NewSite, Options, Policy, Quorum, Registry, Us, Warmer, Warming, Way};
+use commit::{Outcome, Publisher, Request, Visible};
+use formats::changeset::{ChangeSet, Op};
+use formats::warm::identity::NodeName;
+
+use super::repo::Repo;
+use super::stratum1::{Port, Stratum1};
+
+/// A publisher and its sites.
+pub struct World {
+    pub repo: Repo,
+    pub warmer: Arc<Warmer>,
+    pub sites: Vec<Stratum1>,
+}
+
+pub fn name_of(at: usize) -> NodeName {
+    format!("site-{at}").parse().unwrap()
+}
+
+pub fn options() -> Options {
+    Options {
+        us: Us {
+            broker: None,
+            name: "stratum0".parse().unwrap(),
+            url: Some("https://127.0.0.1:1".into()),
+        },
+        connections: 3,
+        keep: Duration::from_secs(86_400),
+    }
+}
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(600);
+
+pub fn policy(quorum: Quorum) -> Policy {
+    Policy {
+        quorum,
+        deadline: LONG,
+        reach_within: LONG,
+        commit_anyway: false,
+    }
+}
+
+impl World {
+    pub fn new(sites: usize) -> Self {
+        Self::at(sites, SystemTime::now(), None)
+    }
+
+    pub fn at(sites: usize, issued: SystemTime, bandwidth: Option<u64>) -> Self {
+        let repo = Repo::new();
+        let registry = Registry::new(repo.dir.path().join("sites"));
+        let mut doubles = Vec::new();
+        for at in 0..sites {
+            let port = Port::any();
+            let new = NewSite {
+                name: name_of(at),
+                way: Way::Push { url: port.url() },
+                repositories: Vec::new(),
+                bandwidth,
+            };
+            let enrolment = registry.add(new, &options().us, issued).unwrap();
+            doubles.push(port.serve(&enrolment));
+        }
+        let warmer = Self::warmer_of(&repo);
+        Self {
+            repo,
+            warmer,
+            sites: doubles,
+        }
+    }
+
+    /// As another process would have it.
+    pub fn warmer_of(repo: &Repo) -> Arc<Warmer> {
+        let registry = Registry::new(repo.dir.path().join("sites"));
+        let storage = Arc::clone(repo.publisher.storage());
+        let published = Arc::new(move |_: &str| Some(Arc::clone(&storage)));
+        Warmer::open(registry, options(), published, Arc::new(SystemTime::now)).unwrap()
+    }
+
+    pub fn revision(&self) -> u64 {
+        let head = self.repo.publisher.head(self.repo.now()).unwrap().0;
+        head.manifest().revision
+    }
+
+    pub fn files(&self, count: usize) -> ChangeSet {
+        let head = self.revision();
+        let files =
+            (0..count).map(|at| (format!("/f{head}-{at}"), format!("{head} {at}").repeat(at)));
+        let changes = files.fold(self.repo.changes(), |changes, (path, text)| {
+            changes.file(&path, text.as_bytes())
+        });
+        changes.done()
+    }
+
+    pub fn request(&self, change_set: ChangeSet, policy: Policy) -> Request {
+        Request {
+            warm: Some(Warming {
+                warmer: Arc::clone(&self.warmer),
+                policy,
+            }),
+            ..self.repo.request(change_set)
+        }
+    }
+
+    pub fn publish(&self, change_set: ChangeSet, policy: Policy) -> Visible {
+        match self
+            .repo
+            .try_publish(&self.request(change_set, policy))
+            .unwrap()
+        {
+            Outcome::Visible(visible) => *visible,
+            Outcome::Nothing => panic!("nothing was published"),
+        }
+    }
+}
+
+/// Names of all objects that the changes need.
+pub fn objects(set: &ChangeSet) -> BTreeSet<String> {
+    let entries = set.changes.iter().filter_map(|change| match &change.op {
+        Op::Put { entry, .. } => entry.regular().cloned(),
+        Op::Remove => None,
+    });
+    let names = entries.flat_map(|file| file.content.objects().collect::<Vec<_>>());
+    names.map(|name| name.to_string()).collect()
+}

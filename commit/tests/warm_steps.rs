@@ -1,0 +1,124 @@
+//! A commit that is cut short while its sites are served, or before they hear how it ended: whoever
+//! comes next tells each of them what is true.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::SystemTime;
+
+use commit::warm::{Policy, Quorum};
+use commit::{NoProgress, Resumed};
+use fail::FailScenario;
+
+use crate::support::checked::assert_checks;
+use crate::support::repo::BOOT;
+use crate::support::sites::{World, objects, policy};
+use crate::support::stratum1::Fault;
+
+/// Each step, and whether the revision is visible after it.
+const STEPS: [(&str, bool); 6] = [
+    ("commit::stored", false),
+    ("warm::begun", false),
+    ("commit::warmed", false),
+    ("stratum0::before_manifest", false),
+    ("warm::before_published", true),
+    ("warm::decided", true),
+];
+
+fn stopped(world: &World, step: &str, action: &str, policy: Policy) {
+    let request = world.request(world.files(9), policy);
+    let scenario = FailScenario::setup();
+    fail::cfg(step, action).unwrap();
+    let publisher = &world.repo.publisher;
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        commit::publish(&request, publisher, &world.repo.txn_dir(), &NoProgress)
+    }));
+    scenario.teardown();
+}
+
+/// What a process that starts anew does; true if the commit was done.
+fn resume(world: &mut World) -> bool {
+    world.warmer = World::warmer_of(&world.repo);
+    let publisher = world.repo.reopened();
+    let resumed = commit::resume(&world.repo.txn_dir(), &publisher, world.repo.now(), BOOT);
+    let is_done = match resumed.unwrap() {
+        Resumed::Done { visible, .. } => {
+            let revision = (visible.root_hash.to_string(), visible.revision);
+            let push = visible.push.as_ref().unwrap();
+            world
+                .warmer
+                .visible(push, revision, SystemTime::now())
+                .unwrap();
+            true
+        }
+        Resumed::NotDone { .. } | Resumed::None => false,
+    };
+    commit::txn::clear(&world.repo.txn_dir()).unwrap();
+    world.warmer.settle("test.example.org");
+    world.warmer.catch_up();
+    is_done
+}
+
+#[test]
+fn each_site_hears_how_it_ended() {
+    let _alone = crate::alone();
+    for (step, visible) in STEPS {
+        for action in ["panic", "return"] {
+            let mut world = World::new(2);
+            stopped(&world, step, action, policy(Quorum::All));
+            let is_done = resume(&mut world);
+            assert_eq!(is_done, visible, "{step}, {action}");
+            for site in &world.sites {
+                if visible {
+                    site.until(step, |site| !site.published().is_empty());
+                    assert_eq!(site.given_up(), 0, "{step}");
+                } else if !matches!(step, "commit::stored") {
+                    site.until(step, |site| site.given_up() == 1);
+                    assert!(site.published().is_empty(), "{step}");
+                }
+            }
+            let left = world.repo.dir.path().join("sites/pushes/test.example.org");
+            let count = || std::fs::read_dir(&left).map_or(0, Iterator::count);
+            world.sites[0].until("nothing is left of it", |_| count() == 0);
+            assert_checks(&world.repo);
+            let set = world.files(9);
+            world.publish(set.clone(), policy(Quorum::All));
+            assert!(world.sites[0].kept().is_superset(&objects(&set)), "{step}");
+        }
+    }
+}
+
+/// Killed while objects are on their way: what arrived is not sent again.
+#[test]
+fn a_push_that_was_cut_by_a_crash_goes_on() {
+    let _alone = crate::alone();
+    let mut world = World::new(2);
+    world.sites[1].set(Fault::Hangs);
+    stopped(&world, "commit::warmed", "panic", policy(Quorum::Number(1)));
+    assert!(!resume(&mut world));
+    let bytes = world.sites[0].bytes();
+    world.sites[1].set(Fault::None);
+    let visible = world.publish(world.files(9), policy(Quorum::All));
+    assert_eq!(visible.stratum1.len(), 2);
+    assert_eq!(world.sites[0].bytes(), bytes);
+    assert_eq!(world.sites[0].kept(), world.sites[1].kept());
+}
+
+/// A register that is changed is the old one or the new one, and what was revoked stays so.
+#[test]
+fn a_site_is_one_or_not() {
+    let _alone = crate::alone();
+    for step in ["sites::revoked", "sites::written"] {
+        let world = World::new(1);
+        let name = crate::support::sites::name_of(0);
+        let scenario = FailScenario::setup();
+        fail::cfg(step, "return").unwrap();
+        assert!(world.warmer.revoke(&name).is_err());
+        scenario.teardown();
+        let again = World::warmer_of(&world.repo);
+        let is_gone = again.list().unwrap().is_empty();
+        assert_eq!(is_gone, step == "sites::written", "{step}");
+        if !is_gone {
+            again.revoke(&name).unwrap();
+        }
+        assert!(World::warmer_of(&world.repo).list().unwrap().is_empty());
+    }
+}
