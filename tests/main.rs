@@ -15,6 +15,7 @@ mod damage;
 mod double;
 mod doubt;
 mod faults;
+mod five_sites;
 mod gateway;
 mod golden;
 mod installs;

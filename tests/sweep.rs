@@ -72,6 +72,20 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
             "locks::release",
         ],
     ),
+    (
+        "commit/tests/warm_steps.rs",
+        &[
+            "commit::warmed",
+            "warm::begun",
+            "warm::before_published",
+            "warm::decided",
+            "warm::told",
+            "sites::authority",
+            "sites::own",
+            "sites::revoked",
+            "sites::written",
+        ],
+    ),
     ("tests/sweep/gateway.rs", &["gateway::leftover_dropped"]),
     (
         "tests/space.rs",

@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use formats::warm::identity::Authority;
 use receiver::config::Config;
 use receiver::daemon::Daemon;
 use store::{DirStore, Durability, ObjectStore};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::support::mosquitto::{Mosquitto, free_port};
 use crate::support::{REPO, Sandbox, can_mount, skip_unless, write};
 
 /// How a test waits for what must come: it fails only if that never does.
@@ -196,4 +198,62 @@ fn a_receiver_that_lets_nobody_in_fetches_the_same() {
     site.until("caught up", |site| {
         site.objects() == 320 && site.heard() == 1
     });
+}
+
+#[test]
+fn over_a_broker_or_without_it_the_same_is_published() {
+    let mut sandbox = Sandbox::new();
+    let port = free_port();
+    sandbox.configure(&format!(
+        "[warm]\nname = \"stratum0\"\ncommit_anyway = false\nbroker = \"mqtts://127.0.0.1:{port}\"\n"
+    ));
+    if skip_unless(can_mount(), "/dev/fuse") {
+        return;
+    }
+    sandbox.ok(["mkfs", REPO]);
+    let (mut site, at) = (Site::new(), free().to_string());
+    let (url, file) = (format!("https://{at}"), site.enrolment());
+    // the publisher's own name would let a site announce
+    let own = ["site", "add", "stratum0", "--url", &url, "--output", &file];
+    assert!(sandbox.fails(2, own).contains("own name"));
+    sandbox.ok(["site", "add", "cern", "--url", &url, "--output", &file]);
+    let read = |name: &str| fs::read(sandbox.state().join("sites").join(name)).unwrap();
+    let authority = Authority::from_pem(&read("ca.crt"), &read("ca.key")).unwrap();
+    let dir = site.dir.path().join("broker");
+    let mut broker = Mosquitto::start_at(port, &dir, &authority, "stratum0");
+    site.start(&at);
+    sandbox.mount();
+    let trouble = |sandbox: &Sandbox| {
+        let status = sandbox.json(["status", "--sites"]);
+        status["broker"]["trouble"].clone()
+    };
+    let heard = |site: &Site| {
+        let (_, daemon) = site.running.as_ref().unwrap();
+        daemon.site.metrics.messages.get()
+    };
+    site.until("both are connected", |_| {
+        trouble(&sandbox).is_null()
+            && fs::read_to_string(dir.join("log"))
+                .unwrap()
+                .contains("cern-receiver")
+    });
+    files(&sandbox, "one", 100);
+    let committed = sandbox.json(["commit", REPO]);
+    assert_eq!(committed["stratum1"][0]["state"], "warm", "{committed}");
+    assert_eq!(site.objects(), 100);
+    site.until("announced and published over the broker", |site| {
+        heard(site) >= 2
+    });
+    site.until("told over HTTPS as well", |site| site.heard() >= 2);
+    // without the broker all goes on
+    broker.down();
+    site.until("the publisher sees that", |_| !trouble(&sandbox).is_null());
+    let before = heard(&site);
+    files(&sandbox, "two", 20);
+    let committed = sandbox.json(["commit", REPO]);
+    assert_eq!(committed["stratum1"][0]["state"], "warm", "{committed}");
+    assert_eq!(site.objects(), 120);
+    assert_eq!(heard(&site), before);
+    broker.up();
+    site.until("it is back", |_| trouble(&sandbox).is_null());
 }

@@ -4,13 +4,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
-use commit::warm::{Policy, Quorum};
+use commit::warm::{NewSite, Policy, Quorum, Registry, Way};
 use commit::{NoProgress, Resumed};
 use fail::FailScenario;
 
 use crate::support::checked::assert_checks;
-use crate::support::repo::BOOT;
-use crate::support::sites::{World, objects, policy};
+use crate::support::repo::{BOOT, Repo};
+use crate::support::sites::{World, name_of, objects, options, policy};
 use crate::support::stratum1::Fault;
 
 /// Each step, and whether the revision is visible after it.
@@ -108,7 +108,7 @@ fn a_site_is_one_or_not() {
     let _alone = crate::alone();
     for step in ["sites::revoked", "sites::written"] {
         let world = World::new(1);
-        let name = crate::support::sites::name_of(0);
+        let name = name_of(0);
         let scenario = FailScenario::setup();
         fail::cfg(step, "return").unwrap();
         assert!(world.warmer.revoke(&name).is_err());
@@ -121,4 +121,47 @@ fn a_site_is_one_or_not() {
         }
         assert!(World::warmer_of(&world.repo).list().unwrap().is_empty());
     }
+}
+
+/// A first site that was cut short is made by the next call, and its certificate fits the authority.
+#[test]
+fn a_first_site_that_was_cut_short_is_made_again() {
+    let _alone = crate::alone();
+    for step in ["sites::authority", "sites::own"] {
+        let repo = Repo::new();
+        let registry = Registry::new(repo.dir.path().join("sites"));
+        let new = NewSite {
+            name: name_of(0),
+            way: Way::Push {
+                url: "https://127.0.0.1:1".into(),
+            },
+            repositories: Vec::new(),
+            bandwidth: None,
+        };
+        let (us, now) = (options().us, SystemTime::now());
+        let scenario = FailScenario::setup();
+        fail::cfg(step, "return").unwrap();
+        assert!(registry.add(new.clone(), &us, now).is_err(), "{step}");
+        scenario.teardown();
+        assert!(registry.sites().unwrap().is_empty(), "{step}");
+        let enrolment = registry.add(new, &us, now).unwrap();
+        enrolment.credentials().expect("what fits");
+        assert!(registry.credentials(&us, now).unwrap().is_some(), "{step}");
+        assert_eq!(registry.sites().unwrap().len(), 1, "{step}");
+    }
+}
+
+/// Whoever is cut short after telling a site tells it once more, rather than never.
+#[test]
+fn a_site_is_told_again_where_it_may_not_have_been() {
+    let _alone = crate::alone();
+    let mut world = World::new(1);
+    let scenario = FailScenario::setup();
+    fail::cfg("warm::told", "panic").unwrap();
+    world.publish(world.files(3), policy(Quorum::All));
+    world.sites[0].until("told", |site| site.published().len() == 1);
+    scenario.teardown();
+    world.warmer = World::warmer_of(&world.repo);
+    world.warmer.catch_up();
+    world.sites[0].until("told again", |site| site.published().len() == 2);
 }

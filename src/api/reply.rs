@@ -7,7 +7,9 @@ mod upkeep;
 
 pub use changes::{Aborted, Change, Committed, Diff, DroppedXattr, Limit, Seconds, Summary, What};
 pub use sites::{Site, SiteAdded, Sites};
-pub use status::{OpenFile, RepoStatus, SiteStatus, Staged, Status, Trouble, UnderWay};
+pub use status::{
+    BrokerStatus, OpenFile, RepoStatus, SiteStatus, Staged, Status, Trouble, UnderWay,
+};
 pub use upkeep::{
     Checked, Diagnosis, Finding, Made, Removed, Standing, Tag, Tags, Unmounted, Weight,
 };

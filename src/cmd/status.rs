@@ -61,6 +61,10 @@ fn describe(status: &reply::Status) -> String {
         out.push('\n');
         describe_sites(&mut out, sites);
     }
+    if let Some(broker) = &status.broker {
+        let trouble = broker.trouble.as_deref().unwrap_or("connected");
+        let _ = writeln!(out, "broker {}  {trouble}", broker.url);
+    }
     out
 }
 

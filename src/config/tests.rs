@@ -38,6 +38,7 @@ fn the_packaged_example_is_complete_and_says_the_defaults() {
     assert!(file.mount.allow_other.take().is_some());
     assert!(file.control.group.take().is_some());
     assert!(file.warm.name.take().is_some());
+    assert!(file.warm.broker.take().is_some() && file.warm.broker_ca.take().is_some());
     assert!(file.warm.listen.take().is_some() && file.warm.url.take().is_some());
     assert!(file.cvmfs_root.take().is_some());
     assert!(file.state_dir.take().is_some() && file.mountpoint.take().is_some());

@@ -77,12 +77,14 @@ impl Engine {
             true => Some(self.site_status()?),
             false => None,
         };
+        let broker = sites.as_ref().and_then(|_| self.broker_status());
         Ok(reply::Status {
             daemon: self.live().map(|live| live.info.clone()),
             stale_mount: self.stale_mount(),
             state_dir: self.state.dir().display().to_string(),
             repositories,
             sites,
+            broker,
         })
     }
 

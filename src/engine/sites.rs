@@ -13,7 +13,7 @@ use store::ObjectStore;
 use super::published::Published;
 use super::repo::Repo;
 use super::{Engine, days_until};
-use crate::api::reply::{Site, SiteAdded, SiteStatus, Sites};
+use crate::api::reply::{BrokerStatus, Site, SiteAdded, SiteStatus, Sites};
 use crate::api::{SiteAdd, SiteRevoke};
 use crate::clock;
 use crate::config::warm::{Push, Quorum as Configured};
@@ -125,6 +125,16 @@ impl Engine {
         let entries = self.warmer()?.list().map_err(|e| failed(&e.into()))?;
         Ok(Sites {
             sites: entries.iter().map(site).collect(),
+        })
+    }
+
+    pub(super) fn broker_status(&self) -> Option<BrokerStatus> {
+        let url = self.settings.file.warm.broker.clone()?;
+        let (trouble, messages_refused) = self.warmer().ok()?.broker()?;
+        Some(BrokerStatus {
+            url,
+            trouble,
+            messages_refused,
         })
     }
 

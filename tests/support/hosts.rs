@@ -34,7 +34,10 @@ impl Host {
         let net = [100, 64 + (process >> 8 & 63) as u8, process as u8];
         let at = |last| Ipv4Addr::new(net[0], net[1], net[2], number * 4 + last);
         let (ours, address) = (at(1), at(2));
-        let (end, far) = (format!("pp{process}h{number}"), format!("pp{process}f{number}"));
+        let (end, far) = (
+            format!("pp{process}h{number}"),
+            format!("pp{process}f{number}"),
+        );
         for arguments in [
             format!("netns add {namespace}"),
             format!("link add {end} type veth peer name {far} netns {namespace}"),

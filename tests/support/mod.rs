@@ -5,7 +5,11 @@ pub mod client;
 pub mod dice;
 pub mod gateway;
 pub mod golden;
+pub mod hosts;
 pub mod layer;
+#[allow(dead_code, reason = "another room's, who needs all of it")]
+#[path = "../../store/tests/support/mosquitto.rs"]
+pub mod mosquitto;
 #[allow(dead_code, reason = "another room's, who needs all of it")]
 #[path = "../../store/tests/support/s3.rs"]
 pub mod s3;
@@ -13,6 +17,7 @@ pub mod s3;
 #[path = "../../store/tests/support/s3_proxy.rs"]
 pub mod s3_proxy;
 pub mod script;
+pub mod shaper;
 pub mod small;
 #[allow(dead_code, reason = "another room's, who needs all of it")]
 #[path = "../../commit/tests/support/stratum1.rs"]

@@ -177,7 +177,11 @@ impl Lane {
         self.bytes.fetch_add(bytes as u64, Ordering::SeqCst);
         let number = self.pieces.fetch_add(1, Ordering::SeqCst) + 1;
         let is_lost = shape.loses_one_in > 0 && number.is_multiple_of(shape.loses_one_in);
-        let again = if is_lost { RETRANSMISSION } else { Duration::ZERO };
+        let again = if is_lost {
+            RETRANSMISSION
+        } else {
+            Duration::ZERO
+        };
         sent + shape.delay + again
     }
 }

@@ -20,6 +20,20 @@ pub struct Status {
     /// The Stratum 1s, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sites: Option<Vec<SiteStatus>>,
+    /// The broker, where sites were asked for and there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<BrokerStatus>,
+}
+
+/// The broker that publisher and sites are connected to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BrokerStatus {
+    /// Where it is.
+    pub url: String,
+    /// Why it is not connected, if so.
+    pub trouble: Option<String>,
+    /// Messages that made no sense, or that nobody waited for.
+    pub messages_refused: u64,
 }
 
 /// A Stratum 1.

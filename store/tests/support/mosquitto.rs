@@ -10,19 +10,22 @@ use std::time::{Duration, SystemTime};
 
 use formats::warm::identity::{Authority, Issued, NodeName, Role, Subject};
 
-/// What a publisher and its sites may say and hear: docs/stratum1.md has the same.
-const ACCESS: &str = "\
-user PUBLISHER
-topic write cvmfs/repos/+/announce
-topic write cvmfs/repos/+/published
-topic read cvmfs/publishers/+/ready/+/+
-topic read cvmfs/receivers/+/presence
+/// Where sites are told what a publisher and its sites may say and hear.
+const MANUAL: &str = include_str!("../../../docs/stratum1.md");
 
-pattern read cvmfs/repos/+/announce
-pattern read cvmfs/repos/+/published
-pattern write cvmfs/publishers/+/ready/+/%u
-pattern write cvmfs/receivers/%u/presence
-";
+/// The access list that the manual has, for a publisher of this name.
+fn access(publisher: &str) -> String {
+    let (_, list) = MANUAL.split_once("# prepub.acl").expect("the access list");
+    let (list, _) = list.split_once("```").expect("its end");
+    assert!(list.contains("user stratum0.example.org\n"));
+    format!("#{}", list.replace("stratum0.example.org", publisher))
+}
+
+/// A port that nobody has at the moment.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
 
 /// A broker on a port of its own; it ends when this is dropped.
 pub struct Mosquitto {
@@ -38,11 +41,12 @@ impl Mosquitto {
     /// # Panics
     /// Where there is no mosquitto, which `scripts/deps test` installs.
     pub fn start(dir: &Path, authority: &Authority, publisher: &str) -> Self {
+        Self::start_at(free_port(), dir, authority, publisher)
+    }
+
+    /// The same, on a port that was chosen before.
+    pub fn start_at(port: u16, dir: &Path, authority: &Authority, publisher: &str) -> Self {
         fs::create_dir_all(dir).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .unwrap()
-            .port();
         let name: NodeName = "broker".parse().unwrap();
         let subject = Subject {
             role: Role::Site,
@@ -53,8 +57,7 @@ impl Mosquitto {
         fs::write(dir.join("ca.crt"), authority.certificate_pem().unwrap()).unwrap();
         fs::write(dir.join("broker.crt"), &issued.certificate).unwrap();
         fs::write(dir.join("broker.key"), &issued.key).unwrap();
-        let access = ACCESS.replace("PUBLISHER", publisher);
-        fs::write(dir.join("access"), access).unwrap();
+        fs::write(dir.join("access"), access(publisher)).unwrap();
         let at = dir.display();
         let conf = format!(
             "listener {port} 127.0.0.1\ncafile {at}/ca.crt\ncertfile {at}/broker.crt\n\
