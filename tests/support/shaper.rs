@@ -189,23 +189,31 @@ impl Lane {
 /// What of a connection is on the way, in order.
 #[derive(Default)]
 struct Queue {
-    state: Mutex<(VecDeque<(Instant, Vec<u8>)>, usize, bool)>,
+    state: Mutex<OnTheWay>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct OnTheWay {
+    /// When each arrives.
+    pieces: VecDeque<(Instant, Vec<u8>)>,
+    bytes: usize,
+    is_over: bool,
 }
 
 impl Queue {
     fn send(&self, arrives: Instant, bytes: Vec<u8>) {
         let mut state = self.state.lock().unwrap();
-        while state.1 >= WINDOW_BYTES {
+        while state.bytes >= WINDOW_BYTES {
             state = self.changed.wait(state).unwrap();
         }
-        state.1 += bytes.len();
-        state.0.push_back((arrives, bytes));
+        state.bytes += bytes.len();
+        state.pieces.push_back((arrives, bytes));
         self.changed.notify_all();
     }
 
     fn end(&self) {
-        self.state.lock().unwrap().2 = true;
+        self.state.lock().unwrap().is_over = true;
         self.changed.notify_all();
     }
 
@@ -213,9 +221,9 @@ impl Queue {
         loop {
             let mut state = self.state.lock().unwrap();
             let (arrives, bytes) = loop {
-                match state.0.pop_front() {
+                match state.pieces.pop_front() {
                     Some(next) => break next,
-                    None if state.2 => {
+                    None if state.is_over => {
                         let _ = to.shutdown(Shutdown::Write);
                         return;
                     }
@@ -231,8 +239,8 @@ impl Queue {
             let sent = to.write_all(&bytes);
             let mut state = self.state.lock().unwrap();
             // nothing waits for one that is gone
-            state.1 = match sent {
-                Ok(()) => state.1.saturating_sub(bytes.len()),
+            state.bytes = match sent {
+                Ok(()) => state.bytes.saturating_sub(bytes.len()),
                 Err(_) => 0,
             };
             self.changed.notify_all();
