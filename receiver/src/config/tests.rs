@@ -25,7 +25,7 @@ fn the_packaged_example_is_complete_and_says_the_defaults() {
     // those without a default are shown by example
     let example = config.repository.remove("sw.example.org").unwrap();
     assert!(example.storage.is_some() && example.spool.is_some());
-    assert!(config.cvmfs_root.take().is_some());
+    assert!(config.cvmfs_root.take().is_some() && config.url.take().is_some());
     assert!(!std::mem::take(&mut config.snapshot.command).is_empty());
     assert_eq!(config, Config::default());
     let every = toml::Table::try_from(Config::default()).unwrap();
