@@ -23,7 +23,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use commit::warm::Warmer;
-use commit::warm::pull::{PullError, Pulling, WAIT_MAX};
+use commit::warm::pull::{PullError, Pulling};
 use formats::warm::bundle::BUNDLE_TYPE;
 use formats::warm::list::{LIST_TYPE, MISSING_BYTES_MAX, list_bytes};
 use formats::warm::{ListReader, Missing};
@@ -36,6 +36,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Bundles that are sent at one time: each takes a thread that may block.
 const BUNDLES: usize = 16;
+
+/// The longest that a site waits for work in one question.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// How often a site that waits is looked for work for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -197,7 +200,7 @@ async fn work(
 ) -> Answer {
     let deadline = Instant::now() + Duration::from_secs(asked.wait).min(WAIT_MAX);
     loop {
-        let work = for_site(&shared, &peer, |site| Ok(site.work(Duration::ZERO))).await?;
+        let work = for_site(&shared, &peer, |site| Ok(site.work())).await?;
         if !work.is_empty() {
             return Ok(Json(work).into_response());
         }

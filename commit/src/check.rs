@@ -23,7 +23,7 @@ use std::time::SystemTime;
 
 use formats::{Hash, RepoPath};
 use serde::Serialize;
-use store::{ObjectStore, Repository};
+use store::{ObjectStore, Repository, chain};
 
 /// Findings that are kept with their text; the rest is counted. One broken catalog of half a
 /// million rows must not fill the memory.
@@ -131,18 +131,6 @@ pub fn check(subject: &Subject<'_>, options: Options, watch: &dyn Watch) -> Repo
         stored::check(subject, &mut report, watch);
     }
     report
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// A path as people write it.

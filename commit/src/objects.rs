@@ -3,8 +3,8 @@
 //! An object that is there already is not looked at again; one that is nowhere stops the commit.
 //! Nothing here syncs: a publisher does that once.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use formats::changeset::{ChangeSet, Op};
 use formats::object::ObjectName;
@@ -233,6 +233,30 @@ fn store_one(
     }
 }
 
+/// The stored size of an object, from the first of the places that has it.
+pub(crate) fn size(
+    name: &ObjectName,
+    path: &RepoPath,
+    places: &[Arc<dyn ObjectStore>],
+) -> Result<u64, ObjectsError> {
+    for place in places {
+        let size = place
+            .stored_size(name)
+            .map_err(|source| ObjectsError::Store {
+                path: path.clone(),
+                name: *name,
+                source,
+            })?;
+        if let Some(size) = size {
+            return Ok(size);
+        }
+    }
+    Err(ObjectsError::Missing {
+        path: path.clone(),
+        name: *name,
+    })
+}
+
 /// After a commit that was not done: its objects are in the storage for the next one, which takes
 /// them as they are. `survived` says that the machine has not stopped since, so that a sync is enough;
 /// otherwise they are hashed again, and damaged ones removed.
@@ -296,5 +320,33 @@ fn check_one(
             name: *name,
             source,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use formats::hash::{Algorithm, Hash};
+    use formats::object::ObjectKind;
+    use store::faulty::{Fault, Op, When};
+    use store::{FaultyStore, MemoryStore};
+
+    use super::*;
+
+    /// What the sites are told of is whole, or an error.
+    #[test]
+    fn a_size_is_found_or_an_error() {
+        let bytes = b"an object";
+        let name = ObjectName::new(Hash::of(Algorithm::Sha1, bytes), ObjectKind::Data);
+        let path: RepoPath = "/file".parse().unwrap();
+        let (empty, full) = (MemoryStore::new(), MemoryStore::new());
+        store::put(&full, &name, bytes).unwrap();
+        let faulty = Arc::new(FaultyStore::new(Arc::new(full)));
+        let places: Vec<Arc<dyn ObjectStore>> = vec![Arc::new(empty), faulty.clone()];
+        assert_eq!(size(&name, &path, &places).unwrap(), bytes.len() as u64);
+        let nowhere = size(&name, &path, &places[..1]);
+        assert!(matches!(nowhere, Err(ObjectsError::Missing { .. })));
+        faulty.fail(Op::Look, When::Always, Fault::Fail);
+        let unknown = size(&name, &path, &places);
+        assert!(matches!(unknown, Err(ObjectsError::Store { .. })));
     }
 }

@@ -13,7 +13,7 @@
 //! In reading order: who the sites are ([`registry`]); what is asked of them for a commit
 //! ([`policy`]); what is sent, on disk until every site has it ([`push`]); how one site gets it
 //! (`transfer`, over `client` and `lanes`); who does all this beside a commit, and after it
-//! ([`warmer`]); what a site does that allows no inbound connection ([`pull`]); and what goes over a
+//! ([`warmer`], over a `board`; `ending`, `standing`); what a site does that allows no inbound connection ([`pull`]); and what goes over a
 //! broker, where there is one (`broker`).
 //!
 //! Nothing a site does or fails to do reaches a commit but through its policy. Only `client.rs` speaks
@@ -25,15 +25,20 @@ pub mod push;
 pub mod registry;
 pub mod warmer;
 
+mod board;
 mod broker;
 mod client;
 mod control;
+mod ending;
 mod lanes;
 mod site;
+mod standing;
 mod transfer;
 
+pub use board::Clock;
 pub use broker::BrokerAddress;
 pub use policy::{Policy, Quorum, Verdict};
 pub use push::{SiteOutcome, SiteState};
 pub use registry::{NewSite, Registry, RegistryError, SiteEntry, Us, Way};
-pub use warmer::{Options, SiteStatus, WarmError, Warmer, Warming};
+pub use standing::SiteStatus;
+pub use warmer::{Options, WarmError, Warmer, Warming};

@@ -26,6 +26,7 @@ use axum::{Extension, Json, Router};
 use formats::warm::list::MISSING_TYPE;
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
+use store::chain;
 use store::peer::{Host, Peer, PeerError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -96,7 +97,7 @@ impl Host for Door {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (code, status) = self.code();
-        let mut body = json!({"error": self.full(), "code": code});
+        let mut body = json!({"error": chain(&self), "code": code});
         if let Self::NoRoom { room } = &self {
             body["room"] = (*room).into();
         }
@@ -118,9 +119,9 @@ fn told(site: &Site, answer: Result<Response, Refusal>) -> Response {
         let (code, status) = refusal.code();
         site.metrics.refusals.one(code);
         if status >= 500 {
-            tracing::warn!("refused ({code}): {}", refusal.full());
+            tracing::warn!("refused ({code}): {}", chain(&refusal));
         } else {
-            tracing::info!("refused ({code}): {}", refusal.full());
+            tracing::info!("refused ({code}): {}", chain(&refusal));
         }
         refusal.into_response()
     })

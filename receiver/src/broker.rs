@@ -10,7 +10,6 @@
 //! transaction, or starts a snapshot, and brings no byte: objects come over HTTPS, from publishers that
 //! show who they are.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,12 +17,12 @@ use formats::warm::list::{may_travel, write_list};
 use formats::warm::message::{Announce, Message, Presence, Published, Ready};
 use formats::warm::topic::{ALL_ANNOUNCEMENTS, ALL_PUBLISHED, Topic};
 use formats::warm::{Listed, MessageError, TopicError};
-use store::{Broker, BrokerError, BrokerOptions, BrokerTls, Saying, Speaker};
+use store::{Broker, BrokerError, BrokerOptions, BrokerTls, Saying, Speaker, chain};
 use tokio::sync::watch;
 
 use crate::refusal::Refusal;
 use crate::site::{self, Site};
-use crate::trust::Enrolled;
+use crate::trust::{Enrolled, ForEach};
 
 /// How often new enrolments are looked for.
 const LOOK: Duration = Duration::from_secs(2);
@@ -47,49 +46,34 @@ enum Refused {
 
 /// Stays connected to every broker that an enrolment names, until `stop` says so.
 pub async fn run(site: Arc<Site>, mut stop: watch::Receiver<bool>) {
-    let mut connected: BTreeMap<String, (Arc<Enrolled>, Broker)> = BTreeMap::new();
+    let mut connected = ForEach::default();
     let mut interval = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             _ = interval.tick() => {}
             _ = stop.wait_for(|stop| *stop) => break,
         }
-        let trust = site.trust();
-        let is_current = |who: &Arc<Enrolled>| trust.enrolled.iter().any(|e| Arc::ptr_eq(e, who));
-        let gone: Vec<String> = connected
-            .iter()
-            .filter(|(_, (who, _))| !is_current(who))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let gone: Vec<_> = gone
-            .iter()
-            .filter_map(|name| connected.remove(name))
-            .collect();
+        let gone = connected.follow(&site.trust(), |who| {
+            let url = who.enrolment.broker.as_ref()?;
+            connect(&site, who, url)
+                .inspect_err(|error| {
+                    tracing::error!("the broker of {}: {}", who.file.display(), chain(error));
+                })
+                .ok()
+        });
         part(gone).await;
-        for who in &trust.enrolled {
-            let name = who.authority.to_string();
-            if who.enrolment.broker.is_none() || connected.contains_key(&name) {
-                continue;
-            }
-            match connect(&site, who) {
-                Ok(broker) => {
-                    connected.insert(name, (Arc::clone(who), broker));
-                }
-                Err(error) => tracing::error!("the broker of {}: {error}", who.file.display()),
-            }
-        }
     }
-    part(connected.into_values().collect()).await;
+    part(connected.into_all()).await;
 }
 
 /// Says that we go; that takes a moment.
-async fn part(connected: Vec<(Arc<Enrolled>, Broker)>) {
+async fn part(connected: Vec<Broker>) {
     if !connected.is_empty() {
         let _ = tokio::task::spawn_blocking(move || drop(connected)).await;
     }
 }
 
-fn connect(site: &Arc<Site>, who: &Arc<Enrolled>) -> Result<Broker, Refused> {
+fn connect(site: &Arc<Site>, who: &Arc<Enrolled>, url: &str) -> Result<Broker, Refused> {
     let enrolment = &who.enrolment;
     let node = enrolment.site.to_string();
     let presence = |online| {
@@ -115,13 +99,13 @@ fn connect(site: &Arc<Site>, who: &Arc<Enrolled>) -> Result<Broker, Refused> {
     };
     let ca = enrolment.broker_ca.as_ref().unwrap_or(&enrolment.ca);
     let options = BrokerOptions {
-        url: enrolment.broker.clone().unwrap_or_default(),
+        url: url.to_owned(),
         client_id: format!("{node}-receiver"),
-        tls: Some(BrokerTls {
+        tls: BrokerTls {
             ca: ca.clone().into_bytes(),
             certificate: enrolment.certificate.clone().into_bytes(),
             key: enrolment.key.clone().into_bytes(),
-        }),
+        },
         subscriptions: vec![ALL_ANNOUNCEMENTS.to_owned(), ALL_PUBLISHED.to_owned()],
         greeting: Some(presence(true)?),
         will: Some(presence(false)?),
@@ -189,12 +173,11 @@ fn hear(
                 revision: published.revision,
                 published_at: published.published_at.into(),
             };
-            // a publisher that names no transaction has a snapshot made all the same
-            let unnamed = vec!["unnamed".to_owned()];
-            let txns = match published.payload_ids.is_empty() {
-                true => unnamed,
-                false => published.payload_ids,
-            };
+            let mut txns = published.payload_ids;
+            if txns.is_empty() {
+                // a publisher that names no transaction has a snapshot made all the same
+                txns.push("unnamed".to_owned());
+            }
             for txn in txns {
                 site.published(&site.visit(who, &repo, &txn)?, &told)?;
             }
@@ -219,7 +202,7 @@ fn answer(site: &Site, who: &Arc<Enrolled>, announce: &Announce) -> Ready {
             ready.session_token = session;
             ready.absent_hashes = absent;
         }
-        Err(refusal) => ready.error = Some(refusal.full()),
+        Err(refusal) => ready.error = Some(chain(&refusal)),
     }
     ready
 }

@@ -79,13 +79,7 @@ impl Report {
     }
 
     fn failed(&mut self, name: &str, error: &dyn std::error::Error, hint: &str) {
-        let mut found = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            found.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        self.add(name, Verdict::Failed, found, hint);
+        self.add(name, Verdict::Failed, store::chain(error), hint);
     }
 }
 

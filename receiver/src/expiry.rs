@@ -80,12 +80,11 @@ pub fn sweep(site: &Site, repo: &Repo) {
             }
             Err(error) => {
                 site.metrics.doubts.one();
-                let cause = std::error::Error::source(&error);
-                let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
                 tracing::warn!(
                     repo = name,
                     txn = txn_name,
-                    "nothing more is removed: {error}{cause}"
+                    "nothing more is removed: {}",
+                    store::chain(&error)
                 );
             }
         }

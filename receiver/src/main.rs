@@ -59,12 +59,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text.push_str(&format!(": {error}"));
-                cause = error.source();
-            }
+            let text = store::chain(&*error);
             let _ = writeln!(std::io::stderr(), "prepub-receiver: {text}");
             say(&[NotifyState::Status(&text)]);
             ExitCode::FAILURE

@@ -11,7 +11,6 @@
 
 mod client;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,12 +19,13 @@ use formats::warm::bundle::BUNDLE_TYPE;
 use formats::warm::list::{LIST_TYPE, MISSING_TYPE, write_list};
 use formats::warm::{Listed, Missing};
 use serde::Deserialize;
+use store::chain;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::refusal::Refusal;
 use crate::site::{Published, Site, Visit};
-use crate::trust::Enrolled;
+use crate::trust::{Enrolled, ForEach};
 use crate::vault::Outcome;
 use client::{Client, Taken};
 
@@ -70,35 +70,22 @@ struct Visible {
 
 /// Asks every publisher that is to be asked, until `stop` says so.
 pub async fn run(site: Arc<Site>, mut stop: watch::Receiver<bool>) {
-    let mut asked: BTreeMap<String, (Arc<Enrolled>, AbortHandle)> = BTreeMap::new();
+    let mut asked = ForEach::default();
     let mut interval = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             _ = interval.tick() => {}
             _ = stop.wait_for(|stop| *stop) => break,
         }
-        let trust = site.trust();
-        let is_current = |who: &Arc<Enrolled>| trust.enrolled.iter().any(|e| Arc::ptr_eq(e, who));
-        asked.retain(|_, (who, task)| {
-            let stays = is_current(who);
-            if !stays {
-                task.abort();
-            }
-            stays
+        let gone: Vec<AbortHandle> = asked.follow(&site.trust(), |who| {
+            let url = who.enrolment.publisher_url.clone()?;
+            let task = tokio::spawn(ask(Arc::clone(&site), Arc::clone(who), url));
+            Some(task.abort_handle())
         });
-        for who in &trust.enrolled {
-            let Some(url) = &who.enrolment.publisher_url else {
-                continue;
-            };
-            let name = who.authority.to_string();
-            asked.entry(name).or_insert_with(|| {
-                let task = tokio::spawn(ask(Arc::clone(&site), Arc::clone(who), url.clone()));
-                (Arc::clone(who), task.abort_handle())
-            });
-        }
+        gone.iter().for_each(AbortHandle::abort);
     }
     // a bundle on its way breaks off, and what came of it whole stays
-    asked.values().for_each(|(_, task)| task.abort());
+    asked.into_all().iter().for_each(AbortHandle::abort);
 }
 
 /// Asks a publisher whether it knows us, without waiting for work; tells what time it has.
@@ -120,7 +107,7 @@ async fn ask(site: Arc<Site>, who: Arc<Enrolled>, url: String) {
             Err(error) => {
                 site.metrics.pull_failures.one();
                 let publisher = who.enrolment.publisher.as_str();
-                tracing::warn!(publisher, "{}; asked again in {pause:?}", error.full());
+                tracing::warn!(publisher, "{}; asked again in {pause:?}", chain(&error));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }

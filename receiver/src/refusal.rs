@@ -76,19 +76,6 @@ impl Refusal {
             }
         }
     }
-
-    /// All that is known of it, outermost first.
-    #[must_use]
-    pub fn full(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
 }
 
 /// True for a disk or a quota that is full.

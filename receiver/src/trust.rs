@@ -5,7 +5,7 @@
 //! both the enrolment and the configuration name. A file that cannot be used is a problem that is told
 //! of; the others count all the same.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use formats::warm::enrolment::{Credentials, ENROLMENT_BYTES_MAX, Enrolment};
 use formats::warm::{PeerIdentity, Role};
+use store::chain;
 use store::peer::{Fingerprint, Peer};
 
 /// A publisher.
@@ -129,6 +130,44 @@ impl Trust {
     }
 }
 
+/// Something for each publisher that is enrolled, as long as it is.
+#[derive(Debug)]
+pub struct ForEach<T>(BTreeMap<String, (Arc<Enrolled>, T)>);
+
+impl<T> Default for ForEach<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T> ForEach<T> {
+    /// Makes what is new of those that are wanted, where that works; what is not enrolled (any more, or
+    /// as it was) is handed out.
+    pub fn follow(
+        &mut self,
+        trust: &Trust,
+        mut make: impl FnMut(&Arc<Enrolled>) -> Option<T>,
+    ) -> Vec<T> {
+        let is_current = |who: &Arc<Enrolled>| trust.enrolled.iter().any(|e| Arc::ptr_eq(e, who));
+        let gone = self.0.extract_if(.., |_, (who, _)| !is_current(who));
+        let gone = gone.map(|(_, (_, thing))| thing).collect();
+        for who in &trust.enrolled {
+            let name = who.authority.to_string();
+            if !self.0.contains_key(&name)
+                && let Some(thing) = make(who)
+            {
+                self.0.insert(name, (Arc::clone(who), thing));
+            }
+        }
+        gone
+    }
+
+    /// All of them, at the end.
+    pub fn into_all(self) -> Vec<T> {
+        self.0.into_values().map(|(_, thing)| thing).collect()
+    }
+}
+
 /// By name; what editors and package managers leave behind does not count.
 fn files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -154,21 +193,17 @@ fn seen(file: &Path) -> Option<Seen> {
 }
 
 fn read(file: &Path) -> Result<Enrolled, String> {
-    let told = |e: &dyn std::error::Error| match e.source() {
-        Some(cause) => format!("{e}: {cause}"),
-        None => e.to_string(),
-    };
-    let meta = fs::metadata(file).map_err(|e| told(&e))?;
+    let meta = fs::metadata(file).map_err(|e| chain(&e))?;
     if meta.mode() & 0o007 != 0 {
         return Err("others may read the key in it; `chmod 600` it".into());
     }
     if meta.len() > ENROLMENT_BYTES_MAX as u64 {
         return Err("too long for an enrolment".into());
     }
-    let text = fs::read_to_string(file).map_err(|e| told(&e))?;
-    let enrolment = Enrolment::parse(&text).map_err(|e| told(&e))?;
-    let credentials = enrolment.credentials().map_err(|e| told(&e))?;
-    let authority = Fingerprint::of(&credentials.ca).map_err(|e| told(&e))?;
+    let text = fs::read_to_string(file).map_err(|e| chain(&e))?;
+    let enrolment = Enrolment::parse(&text).map_err(|e| chain(&e))?;
+    let credentials = enrolment.credentials().map_err(|e| chain(&e))?;
+    let authority = Fingerprint::of(&credentials.ca).map_err(|e| chain(&e))?;
     Ok(Enrolled {
         enrolment,
         credentials,

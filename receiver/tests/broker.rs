@@ -35,11 +35,11 @@ fn talk(world: &World) -> Talk {
     let options = BrokerOptions {
         url: mosquitto.url(),
         client_id: "prepub".into(),
-        tls: Some(BrokerTls {
+        tls: BrokerTls {
             ca: authority.certificate_pem().unwrap(),
             certificate: own.certificate,
             key: own.key,
-        }),
+        },
         subscriptions: vec![
             format!("cvmfs/publishers/{PUBLISHER}/ready/+/+"),
             "cvmfs/receivers/+/presence".into(),

@@ -25,9 +25,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::backoff::{doubled, jittered};
 
-/// Where MQTT is spoken unless the URL says otherwise, with TLS and without.
-const PORT_TLS: u16 = 8883;
-const PORT: u16 = 1883;
+/// Where MQTT over TLS is spoken unless the URL says otherwise.
+const PORT: u16 = 8883;
 /// Silence after which the broker is asked whether it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The pause after a connection failed, and the longest.
@@ -46,9 +45,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// No URL of a broker.
-    #[error(
-        "{0:?} is no broker: mqtts://HOST[:PORT], or mqtt://HOST[:PORT] where nothing needs protecting"
-    )]
+    #[error("{0:?} is no broker: mqtts://HOST[:PORT]")]
     Url(String),
     /// The certificates.
     #[error("the certificate or key for the broker {url}")]
@@ -93,12 +90,12 @@ pub struct Saying {
 /// Who connects, and how.
 #[derive(Clone)]
 pub struct BrokerOptions {
-    /// `mqtts://HOST[:PORT]`, or `mqtt://` without TLS.
+    /// `mqtts://HOST[:PORT]`.
     pub url: String,
     /// The session's name: no two clients of a broker have the same.
     pub client_id: String,
-    /// With TLS: whom to trust, who it is, and its key, as PEM.
-    pub tls: Option<BrokerTls>,
+    /// Whom to trust, who it is, and its key.
+    pub tls: BrokerTls,
     /// What to hear.
     pub subscriptions: Vec<String>,
     /// Said at every connection.
@@ -407,7 +404,7 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
 }
 
 fn mqtt_options(options: &BrokerOptions) -> Result<MqttOptions, BrokerError> {
-    let (host, port, with_tls) = endpoint(&options.url)?;
+    let (host, port) = endpoint(&options.url)?;
     let mut mqtt = MqttOptions::new(options.client_id.clone(), host, port);
     mqtt.set_keep_alive(KEEP_ALIVE)
         .set_clean_session(false)
@@ -423,43 +420,36 @@ fn mqtt_options(options: &BrokerOptions) -> Result<MqttOptions, BrokerError> {
         } = will.clone();
         mqtt.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, retain));
     }
-    if with_tls {
-        let connector = connector(options.tls.as_ref()).map_err(|source| BrokerError::Tls {
-            url: options.url.clone(),
-            source,
-        })?;
-        let tls = TlsConfiguration::NativeConnector(connector);
-        mqtt.set_transport(Transport::tls_with_config(tls));
-    }
+    let connector = connector(&options.tls).map_err(|source| BrokerError::Tls {
+        url: options.url.clone(),
+        source,
+    })?;
+    let tls = TlsConfiguration::NativeConnector(connector);
+    mqtt.set_transport(Transport::tls_with_config(tls));
     Ok(mqtt)
 }
 
-fn connector(tls: Option<&BrokerTls>) -> native_tls::Result<TlsConnector> {
-    let mut builder = TlsConnector::builder();
-    builder.min_protocol_version(Some(Protocol::Tlsv12));
-    if let Some(tls) = tls {
+fn connector(tls: &BrokerTls) -> native_tls::Result<TlsConnector> {
+    TlsConnector::builder()
+        .min_protocol_version(Some(Protocol::Tlsv12))
         // the broker is the site's own: no other authority has a say in who it is
-        builder
-            .disable_built_in_roots(true)
-            .add_root_certificate(Certificate::from_pem(&tls.ca)?)
-            .identity(Identity::from_pkcs8(&tls.certificate, &tls.key)?);
-    }
-    builder.build()
+        .disable_built_in_roots(true)
+        .add_root_certificate(Certificate::from_pem(&tls.ca)?)
+        .identity(Identity::from_pkcs8(&tls.certificate, &tls.key)?)
+        .build()
 }
 
-/// Host, port, and whether to speak TLS there.
-fn endpoint(url: &str) -> Result<(String, u16, bool), BrokerError> {
+/// Host and port; the other schemes are those of prepub's predecessor.
+fn endpoint(url: &str) -> Result<(String, u16), BrokerError> {
     let bad = || BrokerError::Url(url.to_owned());
     let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
-    let (with_tls, default) = match scheme {
-        "mqtts" | "ssl" | "tls" => (true, PORT_TLS),
-        "mqtt" | "tcp" => (false, PORT),
-        _ => return Err(bad()),
-    };
+    if !matches!(scheme, "mqtts" | "ssl" | "tls") {
+        return Err(bad());
+    }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| bad())?),
-        _ => (rest, default),
+        _ => (rest, PORT),
     };
     let host = host
         .strip_prefix('[')
@@ -468,7 +458,7 @@ fn endpoint(url: &str) -> Result<(String, u16, bool), BrokerError> {
     if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) {
         return Err(bad());
     }
-    Ok((host.to_owned(), port, with_tls))
+    Ok((host.to_owned(), port))
 }
 
 #[cfg(test)]
@@ -478,17 +468,18 @@ mod tests {
     #[test]
     fn urls_of_brokers() {
         let known = [
-            ("mqtts://b.example.org", ("b.example.org", 8883, true)),
-            ("mqtt://localhost:1884/", ("localhost", 1884, false)),
-            ("tls://[::1]:8884", ("::1", 8884, true)),
-            ("mqtts://[::1]", ("::1", 8883, true)),
+            ("mqtts://b.example.org", ("b.example.org", 8883)),
+            ("ssl://localhost:1884/", ("localhost", 1884)),
+            ("tls://[::1]:8884", ("::1", 8884)),
+            ("mqtts://[::1]", ("::1", 8883)),
         ];
-        for (url, (host, port, tls)) in known {
-            assert_eq!(endpoint(url).unwrap(), (host.to_owned(), port, tls));
+        for (url, (host, port)) in known {
+            assert_eq!(endpoint(url).unwrap(), (host.to_owned(), port));
         }
         for url in [
             "b.example.org",
             "https://b",
+            "mqtt://b",
             "mqtts://",
             "mqtts://b:x",
             "mqtts://u@b",

@@ -227,3 +227,16 @@ impl From<StoreError> for io::Error {
         Self::new(error.kind(), error)
     }
 }
+
+/// An error and all it stems from, on one line, outermost first.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

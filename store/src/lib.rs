@@ -33,7 +33,7 @@ mod sync;
 pub use broker::{Broker, BrokerError, BrokerOptions, BrokerTls, Saying, Speaker};
 pub use content::{ContentCache, ContentError, ContentFile, ContentLimits};
 pub use dir::{DirStore, Durability};
-pub use error::{Result, StoreError};
+pub use error::{Result, StoreError, chain};
 pub use failpoint::Injected;
 pub use faulty::FaultyStore;
 pub use fetch::ObjectFault;

@@ -45,11 +45,11 @@ impl Site {
         BrokerOptions {
             url: self.broker.url(),
             client_id: name.into(),
-            tls: Some(BrokerTls {
+            tls: BrokerTls {
                 ca: self.authority.certificate_pem().unwrap(),
                 certificate: issued.certificate,
                 key: issued.key,
-            }),
+            },
             subscriptions: subscriptions.iter().map(|s| (*s).to_owned()).collect(),
             greeting: None,
             will: None,
@@ -163,10 +163,10 @@ fn who_has_no_certificate_of_ours_or_trusts_another_stays_outside() {
     let stranger = Authority::generate(SystemTime::now()).unwrap();
     let theirs = mosquitto::client(&stranger, Role::Site, "a");
     let mut options = site.options(Role::Site, "a", &[]);
-    let tls = options.tls.as_mut().unwrap();
+    let tls = &mut options.tls;
     (tls.certificate, tls.key) = (theirs.certificate, theirs.key);
     let mut distrustful = site.options(Role::Site, "b", &[]);
-    distrustful.tls.as_mut().unwrap().ca = stranger.certificate_pem().unwrap();
+    distrustful.tls.ca = stranger.certificate_pem().unwrap();
     for options in [options, distrustful] {
         let broker = Broker::connect(options, |_, _, _| {}).unwrap();
         until(|| broker.trouble().is_some(), || "no trouble".into());

@@ -100,18 +100,15 @@ impl Commit<'_> {
 
     /// What the sites are told of: every object of the changed files, and its size.
     fn list(&self, places: &[Arc<dyn ObjectStore>]) -> Result<Vec<Listed>, WarmError> {
-        let names = objects::needed(&self.request.change_set).unwrap_or_default();
-        let size = |name| {
-            let sizes = places.iter().map(|place| place.stored_size(name));
-            sizes.filter_map(Result::ok).flatten().next()
-        };
-        let travelling = names.iter().filter(|(name, _)| may_travel(name));
-        Ok(travelling
-            .filter_map(|(name, _)| {
-                let bytes = size(name)?;
-                Some(Listed { name: *name, bytes })
-            })
-            .collect())
+        let set = &self.request.change_set;
+        let names = objects::needed(set)?.into_iter();
+        let listed = names
+            .filter(|(name, _)| may_travel(name))
+            .map(|(name, change)| {
+                let bytes = objects::size(&name, &set.changes[change].path, places)?;
+                Ok(Listed { name, bytes })
+            });
+        listed.collect()
     }
 
     /// Tells the sites how the commit ended, as far as that is known.

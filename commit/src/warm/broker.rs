@@ -21,11 +21,11 @@ use formats::warm::topic::{ALL_PRESENCE, Topic};
 use formats::warm::{MessageError, Missing, TopicError};
 use store::{Broker, BrokerError, BrokerOptions, BrokerTls, Saying, Speaker};
 
+use super::board::lock;
 use super::client::Client;
 use super::control::{Control, Trouble};
 use super::push::{Push, Told};
 use super::registry::OwnCredentials;
-use super::warmer::lock;
 
 /// Objects that are announced over a broker: a message of five million bytes. For more, sites are asked
 /// one by one.
@@ -97,11 +97,11 @@ impl Link {
         let options = BrokerOptions {
             url: address.url.clone(),
             client_id: format!("prepub-{us}"),
-            tls: Some(BrokerTls {
+            tls: BrokerTls {
                 ca: ca.unwrap_or_else(|| own.ca.clone()),
                 certificate: own.certificate.clone(),
                 key: own.key.clone(),
-            }),
+            },
             subscriptions: vec![
                 format!("cvmfs/publishers/{us}/ready/+/+"),
                 ALL_PRESENCE.to_owned(),
@@ -130,9 +130,9 @@ impl Link {
         self.broker.trouble()
     }
 
-    /// How many messages did not count.
+    /// How many messages did not count, or came faster than they could be listened to.
     pub(super) fn refused(&self) -> u64 {
-        self.heard.refused.load(Ordering::Relaxed)
+        self.heard.refused.load(Ordering::Relaxed) + self.broker.dropped()
     }
 
     /// True if the site said that it is there, and was not reported gone.

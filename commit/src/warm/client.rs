@@ -17,6 +17,7 @@ use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::tls::{Certificate, Identity, TlsInfo, Version};
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
+use store::chain;
 
 use super::control::{Control, Trouble};
 use super::push::{Push, Told};
@@ -158,7 +159,7 @@ impl Client {
     fn send(&self, request: RequestBuilder) -> Result<Response, Trouble> {
         let response = request
             .send()
-            .map_err(|error| Trouble::Unreachable(text_of(&error.without_url())))?;
+            .map_err(|error| Trouble::Unreachable(short(&chain(&error.without_url()))))?;
         self.must_be_them(&response)?;
         let status = response.status();
         if status.is_success() {
@@ -263,19 +264,7 @@ fn json<T: serde::de::DeserializeOwned>(answer: Response) -> Result<T, Trouble> 
 }
 
 fn broke_off(error: io::Error) -> Trouble {
-    Trouble::Unreachable(text_of(&error))
-}
-
-/// An error and all it stems from.
-fn text_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    short(&text)
+    Trouble::Unreachable(short(&chain(&error)))
 }
 
 /// A foreign text on one line, and not longer than a person reads.

@@ -8,23 +8,21 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use formats::object::ObjectName;
 use formats::warm::bundle::Encoder;
 use formats::warm::identity::{NodeName, PeerIdentity};
 use formats::warm::list::list_bytes;
-use formats::warm::{Listed, Missing};
+use formats::warm::{Listed, Missing, Role};
 use serde::Serialize;
 
+use super::board::lock;
 use super::lanes::Pace;
 use super::push::{Fate, Push};
-use super::registry::{RegistryError, SiteEntry, Way};
+use super::registry::{SiteEntry, Way};
 use super::transfer::{BUNDLE_BYTES, BUNDLE_OBJECTS};
-use super::warmer::{Warmer, lock};
-
-/// The longest that a site waits for work in one question.
-pub const WAIT_MAX: Duration = Duration::from_secs(60);
+use super::warmer::Warmer;
 
 /// What a site has yet to take of a push, and the sizes.
 pub(super) type Left = BTreeMap<ObjectName, u64>;
@@ -86,9 +84,6 @@ pub enum PullError {
     /// It answers what was not asked, or asks for what was not offered.
     #[error("that does not fit the transaction")]
     Unfit,
-    /// The register of sites.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
     /// What is sent cannot be read.
     #[error("the transaction's objects cannot be read")]
     Read(#[source] io::Error),
@@ -104,37 +99,22 @@ impl Warmer {
     /// The site whose certificate this is, if it may pull.
     ///
     /// # Errors
-    /// [`PullError::NotASite`], [`PullError::Registry`].
+    /// [`PullError::NotASite`].
     pub fn pulling(&self, peer: &PeerIdentity) -> Result<Pulling<'_>, PullError> {
-        let not_one = || PullError::NotASite(peer.name.clone());
-        let sites = self.list()?.into_iter();
-        let mut own = sites.filter(|site| site.name == peer.name && site.serial == peer.serial);
-        let site = own
-            .next()
-            .filter(|site| site.way == Way::Pull && peer.role == formats::warm::Role::Site);
-        let site = site.ok_or_else(not_one)?;
+        let site = lock(&self.sites).get(&peer.name).map(|s| s.entry.clone());
+        let site = site
+            .filter(|site| site.serial == peer.serial && site.way == Way::Pull)
+            .filter(|_| peer.role == Role::Site)
+            .ok_or_else(|| PullError::NotASite(peer.name.clone()))?;
         lock(&self.asked).insert(site.name.clone(), Instant::now());
         Ok(Pulling { warmer: self, site })
     }
 }
 
 impl Pulling<'_> {
-    /// What there is to do, as soon as there is something; nothing after so long.
+    /// What there is to do now.
     #[must_use]
-    pub fn work(&self, wait: Duration) -> Work {
-        let deadline = Instant::now() + wait.min(WAIT_MAX);
-        let mut seen = 0;
-        loop {
-            let work = self.work_now();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !work.is_empty() || left.is_zero() {
-                return work;
-            }
-            seen = self.warmer.board.wait(seen, left);
-        }
-    }
-
-    fn work_now(&self) -> Work {
+    pub fn work(&self) -> Work {
         let pushes: Vec<_> = self.warmer.board.pushes().values().cloned().collect();
         let mut work = Work::default();
         for push in pushes {

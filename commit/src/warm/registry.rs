@@ -5,6 +5,8 @@
 //! serial is written down as revoked before the site is taken out, so that no crash brings it back.
 //! A site's key is given out once and not kept.
 
+mod text;
+
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -16,11 +18,11 @@ use formats::warm::enrolment::Credentials;
 use formats::warm::identity::{
     self, Authority, IdentityError, NodeName, PeerIdentity, Role, Serial, Subject,
 };
-use serde::{Deserialize, Serialize};
 use store::{Injected, failpoint};
 
 use super::broker::BrokerAddress;
 use crate::home::{HomeError, replace_file};
+use text::{at, unix};
 
 const CA_CERTIFICATE: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
@@ -148,71 +150,6 @@ pub struct Us {
     pub broker: Option<BrokerAddress>,
 }
 
-#[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Text {
-    #[serde(default)]
-    site: Vec<SiteText>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SiteText {
-    name: String,
-    url: Option<String>,
-    #[serde(default)]
-    pull: bool,
-    #[serde(default)]
-    repositories: Vec<String>,
-    serial: String,
-    /// Seconds since 1970, as the other one.
-    not_after: u64,
-    added: u64,
-    bandwidth: Option<u64>,
-}
-
-impl SiteText {
-    fn of(entry: &SiteEntry) -> Self {
-        let url = match &entry.way {
-            Way::Push { url } => Some(url.clone()),
-            Way::Pull => None,
-        };
-        Self {
-            name: entry.name.to_string(),
-            pull: url.is_none(),
-            url,
-            repositories: entry.repositories.clone(),
-            serial: entry.serial.to_string(),
-            not_after: unix(entry.not_after),
-            added: unix(entry.added),
-            bandwidth: entry.bandwidth,
-        }
-    }
-
-    fn entry(self) -> Result<SiteEntry, String> {
-        let way = match (self.url, self.pull) {
-            (Some(url), false) => Way::Push { url },
-            (None, true) => Way::Pull,
-            _ => return Err(format!("{}: either `url` or `pull = true`", self.name)),
-        };
-        Ok(SiteEntry {
-            name: self
-                .name
-                .parse()
-                .map_err(|e: IdentityError| e.to_string())?,
-            way,
-            repositories: self.repositories,
-            serial: self
-                .serial
-                .parse()
-                .map_err(|e: IdentityError| e.to_string())?,
-            not_after: at(self.not_after),
-            added: at(self.added),
-            bandwidth: self.bandwidth,
-        })
-    }
-}
-
 /// The register. It keeps nothing in memory; its user sees to it that one call ends before the next.
 #[derive(Debug)]
 pub struct Registry {
@@ -246,9 +183,7 @@ impl Registry {
             what,
         };
         let text = String::from_utf8(text).map_err(|e| damaged(e.to_string()))?;
-        let read: Text = toml::from_str(&text).map_err(|e| damaged(e.message().to_owned()))?;
-        let entries = read.site.into_iter().map(SiteText::entry);
-        let mut sites = entries.collect::<Result<Vec<_>, _>>().map_err(damaged)?;
+        let mut sites = text::parse(&text).map_err(damaged)?;
         sites.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(sites)
     }
@@ -438,12 +373,9 @@ impl Registry {
 
     fn write_sites(&self, sites: &[SiteEntry]) -> Result<(), RegistryError> {
         let path = self.dir.join(SITES);
-        let text = Text {
-            site: sites.iter().map(SiteText::of).collect(),
-        };
-        let text = toml::to_string(&text).map_err(|e| RegistryError::Damaged {
+        let text = text::render(sites).map_err(|what| RegistryError::Damaged {
             path: path.clone(),
-            what: e.to_string(),
+            what,
         })?;
         replace_file(&path, text.as_bytes(), 0o600)?;
         Ok(failpoint::pass("sites::written")?)
@@ -559,14 +491,6 @@ fn host_of(url: &str) -> Result<&str, RegistryError> {
         true => Ok(host),
         false => Err(bad()),
     }
-}
-
-fn unix(time: SystemTime) -> u64 {
-    crate::stratum0::seconds(time)
-}
-
-fn at(seconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(u64::from(u32::MAX)))
 }
 
 #[cfg(test)]

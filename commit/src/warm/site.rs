@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use store::failpoint;
 
+use super::board::Board;
 use super::broker::OverBroker;
 use super::client::Client;
 use super::control::{Control, Trouble};
@@ -17,7 +18,6 @@ use super::lanes::{Lanes, Pace};
 use super::push::{Fate, Push};
 use super::registry::{SiteEntry, Way};
 use super::transfer::{Hear, Stop, Transfer};
-use super::warmer::Board;
 
 /// Pushes that one site is served at a time; more wait, the smallest first.
 const TASKS_MAX: usize = 4;

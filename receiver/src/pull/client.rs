@@ -83,20 +83,6 @@ pub enum PullError {
     Refusal(#[from] Refusal),
 }
 
-impl PullError {
-    /// All that is known of it, outermost first.
-    #[must_use]
-    pub fn full(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        text
-    }
-}
-
 /// An answer that went well.
 pub enum Taken {
     /// 204.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use formats::{Algorithm, Hash, ObjectKind, ObjectName};
 use store::ObjectStore;
+pub use store::chain;
 
 /// The name that an object of these bytes has.
 pub fn name_of(bytes: &[u8]) -> ObjectName {
@@ -50,18 +51,6 @@ pub fn list(store: &dyn ObjectStore) -> Vec<(ObjectName, u64)> {
         .unwrap();
     all.sort();
     all
-}
-
-/// What an error and everything below it say, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }
 
 /// A shared store of any kind.

@@ -1,0 +1,96 @@
+//! How the sites, and the broker, stand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::board::lock;
+use super::push::{Fate, Push};
+use super::registry::{SiteEntry, Way};
+use super::site::Site;
+use super::warmer::Warmer;
+
+/// A site that pulls has asked within this time, if it is there: it waits at most a minute for work.
+const PULLS_WITHIN: Duration = Duration::from_secs(120);
+
+/// How a site stands.
+#[derive(Clone, Debug)]
+pub struct SiteStatus {
+    /// The site.
+    pub entry: SiteEntry,
+    /// It answered when it was last asked; none: not asked yet.
+    pub connected: Option<bool>,
+    /// Visible revisions whose objects it does not have all.
+    pub behind_revisions: u64,
+    /// Objects of these that it lacks.
+    pub behind_objects: u64,
+    /// Their bytes.
+    pub behind_bytes: u64,
+    /// Bytes a second, of what was sent last.
+    pub rate: Option<u64>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+impl Warmer {
+    /// How the broker stands: why it is not connected, and how many messages did not count. None:
+    /// there is none.
+    #[must_use]
+    pub fn broker(&self) -> Option<(Option<String>, u64)> {
+        let link = self.board.link()?;
+        Some((link.trouble(), link.refused()))
+    }
+
+    /// How each site stands. With `ask`, those that are not being sent anything are asked whether they
+    /// are there.
+    #[must_use]
+    pub fn status(&self, ask: bool) -> Vec<SiteStatus> {
+        let sites: Vec<_> = lock(&self.sites).values().cloned().collect();
+        if ask {
+            std::thread::scope(|scope| {
+                for site in &sites {
+                    scope.spawn(|| site.probe());
+                }
+            });
+        }
+        let pushes: Vec<_> = self.board.pushes().values().cloned().collect();
+        sites
+            .iter()
+            .map(|site| self.status_of(site, &pushes))
+            .collect()
+    }
+
+    fn status_of(&self, site: &Site, pushes: &[Arc<Push>]) -> SiteStatus {
+        let seen = site.seen();
+        let asked = lock(&self.asked).get(&site.entry.name).copied();
+        let mut status = SiteStatus {
+            entry: site.entry.clone(),
+            connected: match site.entry.way {
+                Way::Push { .. } => seen.connected,
+                Way::Pull => Some(
+                    asked.is_some_and(|asked| asked.elapsed() < PULLS_WITHIN)
+                        || (self.board.link()).is_some_and(|link| link.is_online(&site.entry.name)),
+                ),
+            },
+            behind_revisions: 0,
+            behind_objects: 0,
+            behind_bytes: 0,
+            rate: seen.rate,
+            last_error: seen.last_error,
+        };
+        for push in pushes.iter().filter(|push| !push.is_eager) {
+            let state = push.state();
+            let Some(progress) = state.sites.get(&site.entry.name) else {
+                continue;
+            };
+            if progress.has_all() || !matches!(state.fate, Fate::Visible(_)) {
+                continue;
+            }
+            let whole = (u64::from(push.objects), push.bytes);
+            let (objects, bytes) = progress.missing.unwrap_or(whole);
+            status.behind_revisions += 1;
+            status.behind_objects += objects;
+            status.behind_bytes += bytes;
+        }
+        status
+    }
+}
