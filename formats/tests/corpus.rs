@@ -98,3 +98,8 @@ fn warm_bundle() {
 fn warm_message() {
     replay("warm_message", MUTATIONS, targets::warm_message);
 }
+
+#[test]
+fn warm_enrolment() {
+    replay("warm_enrolment", KEY_MUTATIONS, targets::warm_enrolment);
+}

@@ -286,6 +286,18 @@ pub fn warm_message(bytes: &[u8]) {
     there_and_back::<warm::Presence>(message);
 }
 
+/// The file that makes a receiver a site: names, URLs, certificates and a key.
+pub fn warm_enrolment(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(enrolment) = warm::Enrolment::parse(text) {
+        let written = enrolment.text();
+        let again = warm::Enrolment::parse(&written).expect("what was written");
+        assert_eq!(again.text(), written);
+    }
+}
+
 fn there_and_back<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     if let Ok(message) = M::parse(bytes) {
         let written = message.render().expect("what was read can be written");

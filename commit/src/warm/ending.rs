@@ -130,6 +130,7 @@ impl Warmer {
 
     /// Goes on with what earlier processes left, but for what no commit has answered for yet.
     pub fn catch_up(&self) {
+        self.stay();
         self.expire();
         let pushes: Vec<_> = self.board.pushes().values().cloned().collect();
         for push in pushes {

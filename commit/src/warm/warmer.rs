@@ -101,6 +101,8 @@ pub struct Warmer {
     published: Published,
     pub(super) board: Arc<Board>,
     pub(super) sites: Mutex<BTreeMap<NodeName, Arc<Site>>>,
+    /// This process stays, and serves the sites.
+    goes_on: AtomicBool,
     /// What sites that pull have yet to take, by site and transaction.
     pub(super) pulling: Mutex<BTreeMap<(NodeName, String), super::pull::Left>>,
     /// When each of them asked last.
@@ -132,6 +134,7 @@ impl Warmer {
             published,
             board,
             sites: Mutex::default(),
+            goes_on: AtomicBool::new(false),
             pulling: Mutex::default(),
             asked: Mutex::default(),
         };
@@ -141,13 +144,22 @@ impl Warmer {
             lock(&warmer.sites).insert(site.entry.name.clone(), site);
         }
         warmer.find_pushes()?;
-        warmer.connect();
         Ok(Arc::new(warmer))
     }
 
-    /// Connects to the broker, if there is one and it was not done: before the first site there is no
-    /// certificate to do it with. A commit does without.
+    /// From now on this process serves the sites, and is connected to the broker.
+    pub(super) fn stay(&self) {
+        self.goes_on.store(true, Ordering::Relaxed);
+        self.connect();
+    }
+
+    /// Connects to the broker, if there is one and it was not done, from [`Warmer::catch_up`] on: who looks
+    /// at the register alone has no business there. Before the first site there is no certificate to do it
+    /// with. A commit does without.
     fn connect(&self) {
+        if !self.goes_on.load(Ordering::Relaxed) {
+            return;
+        }
         let mut link = lock(&self.board.link);
         let (None, Some(broker)) = (&*link, &self.options.us.broker) else {
             return;

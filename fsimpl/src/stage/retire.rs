@@ -177,7 +177,7 @@ impl Retiring<'_> {
         Ok(())
     }
 
-    /// What a directory referred to so far, where `parent` is what the one above it did. One that stands
+    /// What a directory referred to so far, where `above` is what the one above it did. One that stands
     /// where the snapshot has something else goes on referring to it: it was away when that was frozen,
     /// came home since, and would take what is published there now for its own.
     fn hold(
