@@ -7,6 +7,7 @@
 
 mod laid_out;
 mod owner;
+mod replica;
 pub mod server;
 
 use std::fs;

@@ -81,6 +81,18 @@ impl Server {
         self.sandbox.run_by([id("-u", user), id("-g", user)]);
     }
 
+    /// More of configuration, for the next daemon.
+    pub fn configure(&self, more: &str) {
+        let config = self.sandbox.dir.path().join("every.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, format!("{text}{more}")).unwrap();
+    }
+
+    /// A place for files that are nobody else's.
+    pub fn dir(&self) -> &Path {
+        self.sandbox.dir.path()
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -156,6 +168,11 @@ impl Server {
             self.sandbox.log()
         );
         text
+    }
+
+    /// True if `cvmfs_server` did so.
+    pub fn try_run(&self, args: &[&str]) -> bool {
+        self.run(args).status.success()
     }
 
     /// `cvmfs_server`, which shall refuse.
@@ -255,6 +272,15 @@ impl Server {
 
     /// A Stratum 1 takes a snapshot of what is published, and finds it whole.
     pub fn stratum1_follows(&mut self) {
+        let Some(replica) = self.add_replica() else {
+            return;
+        };
+        self.ok(&["snapshot", &replica]);
+        self.judge_replica(&replica);
+    }
+
+    /// A Stratum 1 on this machine, without a first snapshot; none where it cannot be had.
+    pub fn add_replica(&mut self) -> Option<String> {
         let replica = format!("s1.{}", self.name);
         let url = format!("http://localhost/cvmfs/{}", self.name);
         let key = format!("/etc/cvmfs/keys/{}.pub", self.name);
@@ -269,18 +295,21 @@ impl Server {
             &key,
         ]);
         self.replica = true;
-        if skip_unless(
-            added.status.success(),
-            "cvmfs_server add-replica (mod_wsgi)",
-        ) {
-            return;
-        }
-        self.ok(&["snapshot", &replica]);
-        let said = self.ok(&["check", &replica]);
+        let is_there = added.status.success();
+        (!skip_unless(is_there, "cvmfs_server add-replica (mod_wsgi)")).then_some(replica)
+    }
+
+    /// It has what is published, whole to the last byte.
+    #[track_caller]
+    pub fn judge_replica(&self, replica: &str) {
+        let said = self.ok(&["check", "-i", replica]);
         assert!(said.contains("no problems found"), "{said}");
         let manifest = |dir: &Path| fs::read(dir.join(".cvmfspublished")).unwrap();
-        let mirrored = Path::new("/srv/cvmfs").join(&replica);
-        assert_eq!(manifest(&mirrored), manifest(&self.storage()));
+        assert_eq!(
+            manifest(&mirrored(replica)),
+            manifest(&self.storage()),
+            "{replica}"
+        );
     }
 
     /// Everything that was published, and everything in the spool directory, is this user's.
@@ -305,6 +334,11 @@ impl Server {
             );
         }
     }
+}
+
+/// Where a Stratum 1's storage is.
+pub fn mirrored(replica: &str) -> PathBuf {
+    Path::new("/srv/cvmfs").join(replica)
 }
 
 /// The number of a user, or of their group.

@@ -22,6 +22,7 @@ pub mod small;
 #[allow(dead_code, reason = "another room's, who needs all of it")]
 #[path = "../../commit/tests/support/stratum1.rs"]
 pub mod stratum1;
+mod stuck;
 pub mod tls;
 pub mod trees;
 pub mod web;
@@ -67,6 +68,7 @@ pub struct Sandbox {
     daemon: Option<Child>,
     /// Whoever runs the program, if that is not us: user and group.
     user: Option<[u32; 2]>,
+    _watch: stuck::Watch,
 }
 
 impl Sandbox {
@@ -77,6 +79,7 @@ impl Sandbox {
             .unwrap();
         fs::create_dir(dir.path().join("mnt")).unwrap();
         Self {
+            _watch: stuck::Watch::over(dir.path()),
             dir,
             daemon: None,
             user: None,
