@@ -28,6 +28,7 @@ mod posix;
 mod powerloss;
 mod progress;
 mod publish;
+mod recipes;
 mod reftest;
 mod resources;
 mod side_by_side;

@@ -18,6 +18,7 @@ pub mod s3;
 pub mod s3_proxy;
 pub mod script;
 pub mod shaper;
+pub mod shell;
 pub mod small;
 #[allow(dead_code, reason = "another room's, who needs all of it")]
 #[path = "../../commit/tests/support/stratum1.rs"]
