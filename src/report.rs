@@ -267,6 +267,36 @@ mod tests {
         }
     }
 
+    /// docs/troubleshooting.md explains each word, with its exit code, and no other.
+    #[test]
+    fn each_word_is_explained() {
+        let page = include_str!("../docs/troubleshooting.md");
+        let (_, table) = page.split_once("| kind | exit code |").unwrap();
+        let rows = table
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('|'));
+        let explained: Vec<String> = rows.map(|row| row.replace(' ', "")).collect();
+        // the only list of them that the compiler keeps
+        let refused = serde_json::from_str::<Kind>("\"?\"")
+            .unwrap_err()
+            .to_string();
+        let words: Vec<&str> = refused.split('`').skip(3).step_by(2).collect();
+        assert_eq!(words.len(), explained.len());
+        for word in words {
+            let kind: Kind = serde_json::from_value(word.into()).unwrap();
+            let row = format!("|`{word}`|{}|", kind.exit_code());
+            assert!(
+                explained.iter().any(|line| line.starts_with(&row)),
+                "{word}"
+            );
+            assert!(
+                page.contains(&format!("\n| {} | ", kind.exit_code())),
+                "by exit code"
+            );
+        }
+    }
+
     #[test]
     fn says_causes_paths_and_hint() {
         let failure = Failure::new(Kind::Conflict, "a newer revision changed the same paths")

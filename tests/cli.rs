@@ -8,37 +8,16 @@ use crate::support::{REPO, Sandbox, can_mount, is_root, skip_unless, workspace_r
 /// Every command's help, as `docs/cli.md` has it. `PREPUB_BLESS=1` writes the file anew.
 #[test]
 fn help_is_what_the_documentation_shows() {
-    let commands: [&[&str]; 20] = [
-        &[],
-        &["mkfs"],
-        &["mount"],
-        &["unmount"],
-        &["status"],
-        &["diff"],
-        &["commit"],
-        &["abort"],
-        &["tag", "list"],
-        &["tag", "add"],
-        &["tag", "remove"],
-        &["rollback"],
-        &["check"],
-        &["resign"],
-        &["rmfs"],
-        &["doctor"],
-        &["config", "check"],
-        &["config", "show"],
-        &["util", "man"],
-        &["util", "completions"],
-    ];
+    let mut commands = vec![Vec::new()];
+    commands.extend(verbs_below(&[]));
     let mut text = String::from(
         "# Command line\n\nWritten by `PREPUB_BLESS=1 cargo test --test prepub cli::help`; do not edit.\n",
     );
     for words in commands {
-        let output = bare(&[words, &["--help"]].concat());
-        assert!(output.status.success(), "{words:?}");
-        let name = [&["prepub"], words].concat().join(" ");
-        let help = String::from_utf8(output.stdout).unwrap();
+        let help = help_of(&words);
         let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        let name = ["prepub".to_owned()].into_iter().chain(words);
+        let name = name.collect::<Vec<_>>().join(" ");
         text += &format!(
             "\n## {name}\n\n```text\n{}\n```\n",
             help.join("\n").trim_end()
@@ -53,6 +32,34 @@ fn help_is_what_the_documentation_shows() {
         documented == text,
         "docs/cli.md is not what --help says; run with PREPUB_BLESS=1 and look at the difference"
     );
+}
+
+fn help_of(words: &[String]) -> String {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let output = bare(&[&words[..], &["--help"]].concat());
+    assert!(output.status.success(), "{words:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What can be typed behind these words, down to what has nothing below it, in the order of the help.
+pub fn verbs_below(words: &[String]) -> Vec<Vec<String>> {
+    let help = help_of(words);
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    // what is explained on a second line stands further in
+    let listed = listed
+        .take_while(|line| line.starts_with("  "))
+        .filter(|line| !line.starts_with("   "));
+    let mut found = Vec::new();
+    for verb in listed.filter_map(|line| line.split_whitespace().next()) {
+        let below = [words, &[verb.to_owned()]].concat();
+        if verb != "help" {
+            found.extend(verbs_below(&below));
+        }
+    }
+    match found.is_empty() {
+        true => vec![words.to_vec()],
+        false => found,
+    }
 }
 
 /// The program with nothing of ours in its environment.

@@ -12,6 +12,7 @@ mod clock;
 mod containers;
 mod crash;
 mod damage;
+mod docs;
 mod double;
 mod doubt;
 mod faults;

@@ -1,0 +1,159 @@
+//! What the pages say that the programs say, they say; and what `prepub doctor` looks at is explained.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+
+use super::page::{page, pages, spans};
+use crate::support::{REPO, Sandbox, workspace_root};
+
+/// All sources, with what is written over several lines put together, and blanks made one.
+fn sources() -> String {
+    let rooms = [
+        "src",
+        "formats/src",
+        "store/src",
+        "fsimpl/src",
+        "commit/src",
+        "receiver/src",
+    ];
+    let mut text = String::new();
+    for room in rooms {
+        for entry in walkdir::WalkDir::new(workspace_root().join(room)) {
+            let entry = entry.unwrap();
+            if entry.path().extension().is_some_and(|end| end == "rs") {
+                text += &fs::read_to_string(entry.path()).unwrap();
+            }
+        }
+    }
+    text += &fs::read_to_string(workspace_root().join("packaging/prepub-build")).unwrap();
+    let text = text.replace("\\\n", "").replace("\\\"", "\"");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A message's parts between what stands for something else (words in capitals, dots, the name of a program)
+/// and between errors that stem from one another.
+fn parts(message: &str) -> Vec<String> {
+    let is_capital = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase());
+    let stands_for = |word: &str| {
+        let mut names = word.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        word.contains("...")
+            || word.contains('`')
+            || names.any(|name| is_capital(name) || name == "cvmfs_server")
+    };
+    let mut parts = vec![Vec::new()];
+    for word in message.split_whitespace() {
+        if stands_for(word) {
+            parts.push(Vec::new());
+            continue;
+        }
+        let bare = word.trim_end_matches([':', ',']);
+        parts.last_mut().unwrap().push(bare);
+        if bare != word {
+            parts.push(Vec::new());
+        }
+    }
+    // shorter ones are often put together of two
+    let long = |part: &String| part.len() >= 10;
+    parts
+        .into_iter()
+        .map(|words| words.join(" "))
+        .filter(long)
+        .collect()
+}
+
+#[test]
+fn what_is_said_to_be_said_is_said() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    let mut looked_at = 0;
+    for page in pages() {
+        let tables = page.tables();
+        let said = tables
+            .iter()
+            .filter(|table| table.header[0].starts_with("said"));
+        for row in said.flat_map(|table| &table.rows) {
+            // those are another program's words
+            if row[0].starts_with("`cvmfs_server`:") {
+                continue;
+            }
+            for part in spans(&row[0]).iter().flat_map(|message| parts(message)) {
+                looked_at += 1;
+                if !sources.contains(&part) {
+                    wrong.push(format!("{}: {part}", page.name));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "nobody says\n{}", wrong.join("\n"));
+    assert!(looked_at > 60, "the pages are read: {looked_at}");
+}
+
+#[test]
+fn what_doctor_looks_at_is_explained() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(["mkfs", REPO]);
+    let output = sandbox.run(["doctor", "--json"]);
+    let diagnosis: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let tables = page("docs/troubleshooting.md").tables();
+    let table = tables
+        .iter()
+        .find(|table| table.header[0] == "subject")
+        .unwrap();
+    let explained: BTreeSet<&str> = table
+        .rows
+        .iter()
+        .map(|row| row[0].trim_matches('`'))
+        .collect();
+    for finding in diagnosis["findings"].as_array().unwrap() {
+        let subject = finding["subject"].as_str().unwrap();
+        assert!(subject == REPO || explained.contains(subject), "{subject}");
+    }
+    let sources = sources();
+    for subject in explained.iter().filter(|subject| !subject.contains("name")) {
+        assert!(
+            sources.contains(&format!("\"{subject}\"")),
+            "nobody looks at {subject}"
+        );
+    }
+    let of_receiver = tables
+        .iter()
+        .find(|table| table.header[0] == "check")
+        .unwrap();
+    for name in of_receiver.rows.iter().flat_map(|row| spans(&row[0])) {
+        let first = name.split(' ').next().unwrap();
+        assert!(
+            sources.contains(&format!("\"{first}")),
+            "nobody looks at {name}"
+        );
+    }
+}
+
+/// What a commit says of a site is one of three words.
+#[test]
+fn states_of_a_site_are_explained() {
+    let source = fs::read_to_string(workspace_root().join("commit/src/warm/push.rs")).unwrap();
+    let (_, after) = source
+        .split_once("pub enum SiteState {")
+        .expect("its definition");
+    let body = after.split('}').next().unwrap();
+    let variants = body
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.ends_with(','));
+    let variants: BTreeSet<String> = variants
+        .map(|line| line.trim_end_matches(',').to_lowercase())
+        .collect();
+    let tables = page("docs/troubleshooting.md").tables();
+    let table = tables
+        .iter()
+        .find(|table| table.header[0] == "state")
+        .unwrap();
+    let explained: BTreeSet<String> = table
+        .rows
+        .iter()
+        .map(|row| row[0].trim_matches('`').to_owned())
+        .collect();
+    assert_eq!(explained, variants);
+}
