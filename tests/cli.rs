@@ -1,49 +1,76 @@
 //! The command line without a mount: what it prints, what it refuses, and with which exit code.
 
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::support::{REPO, Sandbox, can_mount, is_root, skip_unless, workspace_root};
 
 /// Every command's help, as `docs/cli.md` has it. `PREPUB_BLESS=1` writes the file anew.
 #[test]
 fn help_is_what_the_documentation_shows() {
-    let mut commands = vec![Vec::new()];
-    commands.extend(verbs_below(&[]));
     let mut text = String::from(
         "# Command line\n\nWritten by `PREPUB_BLESS=1 cargo test --test prepub cli::help`; do not edit.\n",
     );
-    for words in commands {
-        let help = help_of(&words);
-        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
-        let name = ["prepub".to_owned()].into_iter().chain(words);
-        let name = name.collect::<Vec<_>>().join(" ");
-        text += &format!(
-            "\n## {name}\n\n```text\n{}\n```\n",
-            help.join("\n").trim_end()
-        );
+    text += &help_of_all(PREPUB);
+    let helper = workspace_root().join("packaging/prepub-build");
+    let helper = Command::new(helper).arg("--help").output().unwrap();
+    text += &section("prepub-build", &String::from_utf8(helper.stdout).unwrap());
+    let of_receiver = format!("\n## {RECEIVER}\n");
+    let is_there = program(RECEIVER).exists();
+    if is_there {
+        text += &help_of_all(RECEIVER);
     }
     let file = workspace_root().join("docs/cli.md");
     if std::env::var_os("PREPUB_BLESS").is_some() {
+        assert!(is_there, "build the workspace, for prepub-receiver's");
         fs::write(&file, &text).unwrap();
     }
-    let documented = fs::read_to_string(&file).unwrap_or_default();
+    let mut documented = fs::read_to_string(&file).unwrap_or_default();
+    if skip_unless(is_there, "prepub-receiver beside prepub, for its part") {
+        documented.truncate(documented.find(&of_receiver).unwrap_or(documented.len()));
+    }
     assert!(
         documented == text,
         "docs/cli.md is not what --help says; run with PREPUB_BLESS=1 and look at the difference"
     );
 }
 
-fn help_of(words: &[String]) -> String {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let output = bare(&[&words[..], &["--help"]].concat());
-    assert!(output.status.success(), "{words:?}");
+/// The two programs.
+pub const PREPUB: &str = "prepub";
+pub const RECEIVER: &str = "prepub-receiver";
+
+/// Where it was built; the second one may not have been.
+pub fn program(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_prepub")).with_file_name(name)
+}
+
+fn section(name: &str, help: &str) -> String {
+    let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+    let lines = lines.join("\n");
+    format!("\n## {name}\n\n```text\n{}\n```\n", lines.trim_end())
+}
+
+fn help_of_all(name: &str) -> String {
+    let mut words = vec![Vec::new()];
+    words.extend(verbs_below(name, &[]));
+    let one = |words: &Vec<String>| {
+        let called = [&[name.to_owned()], &words[..]].concat().join(" ");
+        section(&called, &help_of(name, words))
+    };
+    words.iter().map(one).collect()
+}
+
+fn help_of(name: &str, words: &[String]) -> String {
+    let mut command = bare(&program(name));
+    let output = command.args(words).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{name} {words:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// What can be typed behind these words, down to what has nothing below it, in the order of the help.
-pub fn verbs_below(words: &[String]) -> Vec<Vec<String>> {
-    let help = help_of(words);
+pub fn verbs_below(name: &str, words: &[String]) -> Vec<Vec<String>> {
+    let help = help_of(name, words);
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     // what is explained on a second line stands further in
     let listed = listed
@@ -53,7 +80,7 @@ pub fn verbs_below(words: &[String]) -> Vec<Vec<String>> {
     for verb in listed.filter_map(|line| line.split_whitespace().next()) {
         let below = [words, &[verb.to_owned()]].concat();
         if verb != "help" {
-            found.extend(verbs_below(&below));
+            found.extend(verbs_below(name, &below));
         }
     }
     match found.is_empty() {
@@ -62,15 +89,14 @@ pub fn verbs_below(words: &[String]) -> Vec<Vec<String>> {
     }
 }
 
-/// The program with nothing of ours in its environment.
-fn bare(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_prepub"))
-        .args(args)
+/// A program with nothing of ours in its environment.
+fn bare(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
         .env_clear()
         .env("HOME", "/nonexistent")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+        .stdin(Stdio::null());
+    command
 }
 
 #[test]
@@ -85,9 +111,11 @@ fn wrong_usage_is_exit_code_2() {
         &["tag"],
         &[],
     ] {
-        assert_eq!(bare(args).status.code(), Some(2), "{args:?}");
+        let output = bare(&program(PREPUB)).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
     }
-    assert_eq!(bare(&["--version"]).status.code(), Some(0));
+    let output = bare(&program(PREPUB)).arg("--version").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]

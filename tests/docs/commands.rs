@@ -1,11 +1,11 @@
 //! Every command that the pages show can be typed, and every command that can be typed is on some page.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::page::{Page, pages};
-use crate::cli::verbs_below;
+use crate::cli::{PREPUB, RECEIVER, program, verbs_below};
 
 /// One command of a line of shell, in words.
 type Words = Vec<String>;
@@ -49,8 +49,9 @@ fn ours(words: &[String]) -> Option<(&'static str, &[String])> {
     };
     let at = words.iter().position(|word| !before(word))?;
     let name = Path::new(&words[at]).file_name()?.to_str()?;
-    let programs = ["prepub", "prepub-receiver"];
-    let program = programs.into_iter().find(|program| *program == name)?;
+    let program = [PREPUB, RECEIVER]
+        .into_iter()
+        .find(|program| *program == name)?;
     Some((program, &words[at + 1..]))
 }
 
@@ -76,10 +77,6 @@ fn shown(page: &Page) -> Vec<(&'static str, Words)> {
     shown
 }
 
-fn program(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_prepub")).with_file_name(name)
-}
-
 /// What the program says of such a command line when it is asked for help: that it understands it, or why not.
 fn understood(name: &str, words: &[String]) -> Result<String, String> {
     let output = Command::new(program(name))
@@ -101,7 +98,7 @@ fn what_is_shown_can_be_typed() {
     let mut wrong = Vec::new();
     for page in pages().iter().filter(|page| page.name != "docs/cli.md") {
         for (name, words) in shown(page) {
-            if name != "prepub" && !program(name).exists() {
+            if !program(name).exists() {
                 continue;
             }
             if let Err(said) = understood(name, &words) {
@@ -125,27 +122,23 @@ fn what_can_be_typed_is_shown() {
             _ => on_pages.extend(shown(&page)),
         }
     }
-    let is_shown = |name: &str, verb: &Words| {
-        on_pages
-            .iter()
-            .any(|(program, words)| *program == name && words.starts_with(verb))
-    };
-    for verb in verbs_below(&[]) {
-        let spelt = verb.join(" ");
-        assert!(
-            generated.contains(&format!("\n## prepub {spelt}\n")),
-            "docs/cli.md lacks {spelt}"
-        );
-        // those are for packages, and for people who read the manual anyway
-        if verb[0] != "util" {
-            assert!(is_shown("prepub", &verb), "no page shows prepub {spelt}");
+    for name in [PREPUB, RECEIVER] {
+        if !program(name).exists() {
+            continue;
         }
-    }
-    for verb in ["serve", "doctor"] {
-        assert!(
-            is_shown("prepub-receiver", &vec![verb.to_owned()]),
-            "{verb}"
-        );
+        for verb in verbs_below(name, &[]) {
+            let spelt = format!("{name} {}", verb.join(" "));
+            assert!(
+                generated.contains(&format!("\n## {spelt}\n")),
+                "docs/cli.md lacks {spelt}"
+            );
+            let is_it =
+                |(program, words): &(&str, Words)| *program == name && words.starts_with(&verb);
+            // those are for packages, and for people who read the manual anyway
+            if verb[0] != "util" {
+                assert!(on_pages.iter().any(is_it), "no page shows {spelt}");
+            }
+        }
     }
 }
 

@@ -32,6 +32,9 @@ fn sources() -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// What is shorter is often put together of two, and may stand anywhere.
+const SENTENCE_BYTES_MIN: usize = 10;
+
 /// A message's parts between what stands for something else (words in capitals, dots, the name of a program)
 /// and between errors that stem from one another.
 fn parts(message: &str) -> Vec<String> {
@@ -54,8 +57,7 @@ fn parts(message: &str) -> Vec<String> {
             parts.push(Vec::new());
         }
     }
-    // shorter ones are often put together of two
-    let long = |part: &String| part.len() >= 10;
+    let long = |part: &String| part.len() >= SENTENCE_BYTES_MIN;
     parts
         .into_iter()
         .map(|words| words.join(" "))
@@ -88,6 +90,76 @@ fn what_is_said_to_be_said_is_said() {
     }
     assert!(wrong.is_empty(), "nobody says\n{}", wrong.join("\n"));
     assert!(looked_at > 60, "the pages are read: {looked_at}");
+}
+
+/// What stands in cells of messages, in parts and as a whole, on any page.
+fn said() -> Vec<String> {
+    let tables = pages().into_iter().flat_map(|page| page.tables());
+    let tables = tables.filter(|table| table.header[0].starts_with("said"));
+    let cells = tables
+        .flat_map(|table| table.rows)
+        .map(|row| row[0].clone());
+    let messages = cells.flat_map(|cell| spans(&cell));
+    let all = messages.flat_map(|message| [parts(&message), vec![message]].concat());
+    all.filter(|text| text.len() >= SENTENCE_BYTES_MIN)
+        .collect()
+}
+
+/// The sentences that begin the program's own errors, as they stand in its sources.
+fn sentences() -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in walkdir::WalkDir::new(workspace_root().join("src")) {
+        let entry = entry.unwrap();
+        let path = entry.path();
+        if path.extension().is_none_or(|end| end != "rs") || path.ends_with("tests.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(path)
+            .unwrap()
+            .replace("\\\n", "")
+            .replace("\\\"", "'");
+        let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        for call in text.split("Failure::").skip(1) {
+            let makes = ["new(", "failed(", "usage("]
+                .iter()
+                .any(|name| call.starts_with(name));
+            let Some((before, rest)) = call.split_once('"') else {
+                continue;
+            };
+            let is_first = before.split_whitespace().all(|word| {
+                let word = word.trim_end_matches(['(', ',']);
+                ["new", "failed", "usage", "format!", ""].contains(&word)
+                    || word.ends_with("(format!")
+                    || word.contains("Kind::")
+            });
+            if makes && is_first {
+                let sentence = rest.split('"').next().unwrap();
+                found.push(sentence.split_whitespace().collect::<Vec<_>>().join(" "));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn what_the_program_says_is_explained() {
+    let said = said();
+    let sentences = sentences();
+    assert!(sentences.len() > 60, "{sentences:?}");
+    let mut missing = Vec::new();
+    for sentence in &sentences {
+        // of some nothing is left but what they are about
+        let mut fixed = sentence.split(['{', '}']).step_by(2);
+        let is_bare = fixed.all(|part| part.trim().len() < SENTENCE_BYTES_MIN);
+        if !is_bare && !said.iter().any(|part| sentence.contains(part)) {
+            missing.push(sentence.as_str());
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "no page explains\n{}",
+        missing.join("\n")
+    );
 }
 
 #[test]
@@ -156,4 +228,38 @@ fn states_of_a_site_are_explained() {
         .map(|row| row[0].trim_matches('`').to_owned())
         .collect();
     assert_eq!(explained, variants);
+}
+
+/// In columns of exit codes stand those that there are; each has a row of its own in one table.
+#[test]
+fn exit_codes_are_those_that_there_are() {
+    let page_of_them = page("docs/troubleshooting.md");
+    let tables = page_of_them.tables();
+    let table = tables
+        .iter()
+        .find(|table| table.header[0] == "exit code")
+        .unwrap();
+    let codes: Vec<&str> = table.rows.iter().map(|row| row[0].as_str()).collect();
+    let help = Sandbox::new().ok(["--help"]);
+    let (_, listed) = help.split_once("Exit codes:").unwrap();
+    let listed = listed.split("\n\n").next().unwrap();
+    let is_number = |word: &&str| word.len() == 1 && word.parse::<u8>().is_ok();
+    let mut known: Vec<&str> = listed.split_whitespace().filter(is_number).collect();
+    known.sort_unstable();
+    assert_eq!(codes, known);
+    for page in pages() {
+        for table in page.tables() {
+            let columns = table.header.iter().enumerate();
+            for (at, _) in columns.filter(|(_, title)| title.starts_with("exit")) {
+                for row in &table.rows {
+                    let is_number = row[at].parse::<u8>().is_ok();
+                    assert!(
+                        !is_number || codes.contains(&row[at].as_str()),
+                        "{}: {row:?}",
+                        page.name
+                    );
+                }
+            }
+        }
+    }
 }
