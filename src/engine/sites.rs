@@ -151,6 +151,9 @@ impl Engine {
                 behind_objects: status.behind_objects,
                 behind_bytes: status.behind_bytes,
                 rate: status.rate,
+                objects_sent: status.objects_sent,
+                bytes_sent: status.bytes_sent,
+                failures: status.failures,
                 last_error: status.last_error,
                 certificate_days: own.certificate_days,
             }
