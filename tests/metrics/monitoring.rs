@@ -26,11 +26,11 @@ fn check(expression: &str, listed: &BTreeMap<String, Row>) -> usize {
             continue;
         }
         let stems = ["", "_bucket", "_sum", "_count"].iter();
-        let found = stems.filter_map(|suffix| {
+        let mut found = stems.filter_map(|suffix| {
             let row = listed.get(figure.name.strip_suffix(suffix)?)?;
             (suffix.is_empty() || row.kind == "histogram").then_some(row)
         });
-        let row = found.last();
+        let row = found.next();
         let row = row.unwrap_or_else(|| panic!("{} is not served: {expression}", figure.name));
         labels.extend(row.labels.keys().map(|label| &**label));
         for (label, values) in &figure.labels {

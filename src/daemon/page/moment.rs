@@ -44,6 +44,9 @@ pub fn figures(engine: &Engine, looks: &Looks, is_healthy: bool) -> Figures {
     figures
 }
 
+/// A figure's name and help, and how it is told of something.
+type Told<T, V = u64> = (&'static str, &'static str, fn(&T) -> V);
+
 type Repos = [std::sync::Arc<Repo>];
 
 /// What was last read of the published heads, and the commits that are under way.
@@ -54,7 +57,7 @@ fn published(figures: &mut Figures, repos: &Repos) {
     let known: Vec<(String, KnownHead)> = known
         .filter_map(|(name, known)| Some((name.to_owned(), known.head?)))
         .collect();
-    let what: [(&str, &str, fn(&KnownHead) -> u64); 4] = [
+    let what: [Told<KnownHead>; 4] = [
         (
             "prepub_published_revision",
             "number of the published revision",
@@ -136,7 +139,7 @@ fn staged(figures: &mut Figures, repos: &Repos, looks: &Looks) {
         ["repo", "change"],
         paths,
     );
-    let what: [(&str, &str, fn(&Summary) -> u64); 5] = [
+    let what: [Told<Summary>; 5] = [
         ("prepub_staged_bytes", "bytes of staged files", |s| s.bytes),
         (
             "prepub_unsealed_files",
@@ -254,7 +257,7 @@ fn disk(figures: &mut Figures, looks: &Looks) {
 
 /// How the Stratum 1s stand.
 fn stratum1s(figures: &mut Figures, sites: &[SiteStatus]) {
-    let what: [(&str, &str, fn(&SiteStatus) -> Option<u64>); 6] = [
+    let what: [Told<SiteStatus, Option<u64>>; 6] = [
         (
             "prepub_site_connected",
             "1 if the site answered when it was last spoken to",
@@ -291,7 +294,7 @@ fn stratum1s(figures: &mut Figures, sites: &[SiteStatus]) {
         let values = values.filter_map(|site| Some(([site.entry.name.to_string()], value(site)?)));
         figures.gauge(name, help, ["site"], values);
     }
-    let counted: [(&str, &str, fn(&SiteStatus) -> u64); 3] = [
+    let counted: [Told<SiteStatus>; 3] = [
         (
             "prepub_site_sent_objects",
             "objects that the site took under its present certificate",
