@@ -20,6 +20,13 @@ pub fn wall() -> SystemTime {
     now
 }
 
+/// Seconds since 1970; 0 for what was before.
+#[must_use]
+pub fn since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
 /// Now, for what stands in the stage.
 #[must_use]
 pub fn now() -> fsimpl::Time {

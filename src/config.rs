@@ -19,11 +19,13 @@ use serde::{Deserialize, Serialize};
 use crate::report::{Failure, Result};
 
 mod explain;
+pub mod metrics;
 pub mod places;
 pub mod warm;
 
 pub use formats::units;
 
+use metrics::MetricsSection;
 use places::Places;
 use units::{Bytes, Span};
 use warm::{WarmOverride, WarmSection, WarmSettings};
@@ -51,6 +53,8 @@ pub struct File {
     pub warm: WarmSection,
     /// Embedded repositories over HTTP.
     pub serve: ServeSection,
+    /// Figures for monitoring.
+    pub metrics: MetricsSection,
     /// The control socket.
     pub control: ControlSection,
     /// What holds for one repository only, by its name.

@@ -31,6 +31,7 @@ use crate::state::{DaemonInfo, State};
 
 mod follow;
 mod manager;
+mod page;
 mod up;
 mod warm;
 
@@ -124,11 +125,12 @@ fn live(
     signals: Signals,
     ready: impl FnOnce(&DaemonInfo),
 ) -> Result<()> {
-    let http = sockets.http.as_ref().map(|(_, at)| format!("http://{at}"));
+    let url = |of: &Option<(_, SocketAddr)>| of.as_ref().map(|(_, at)| format!("http://{at}"));
     let info = DaemonInfo {
         pid: std::process::id(),
         mountpoint: session.mountpoint().to_owned(),
-        http,
+        http: url(&sockets.http),
+        metrics: url(&sockets.metrics),
         version: env!("CARGO_PKG_VERSION").into(),
     };
     match engine.state().write_daemon_info(&info) {
@@ -162,6 +164,9 @@ fn live(
     if let Some((listener, _)) = sockets.http {
         let service = serve::router(up::storages(engine));
         runtime.spawn(async move { axum::serve(listener, service).await });
+    }
+    if let Some((listener, _)) = sockets.metrics {
+        runtime.spawn(page::serve(listener, Arc::downgrade(engine)));
     }
     follow::start(engine)?;
     warm::start(engine, runtime)?;

@@ -20,7 +20,8 @@ use serde_json::Value;
 use crate::api::{Progress, Request, Watch};
 use crate::config::Settings;
 use crate::hook;
-use crate::report::{Context, Result};
+use crate::metrics::Metrics;
+use crate::report::{Context, Failure, Result};
 use crate::repositories;
 use crate::state::{DaemonInfo, Lock, State};
 
@@ -55,6 +56,9 @@ pub struct Engine {
     looks: patience::Looks,
     called_off: Arc<AtomicBool>,
     warmer: OnceLock<Arc<Warmer>>,
+    metrics: Arc<Metrics>,
+    /// Repositories that could not be opened, and why.
+    left_out: Mutex<BTreeMap<String, String>>,
     _lock: Lock,
 }
 
@@ -101,6 +105,8 @@ impl Engine {
             looks: patience::Looks::default(),
             called_off: Arc::default(),
             warmer: OnceLock::new(),
+            metrics: Arc::default(),
+            left_out: Mutex::default(),
             _lock: lock,
         }
     }
@@ -127,6 +133,25 @@ impl Engine {
     #[must_use]
     pub fn called_off(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.called_off)
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A repository is not shown, since it could not be opened.
+    pub fn leave_out(&self, name: &str, why: &Failure) {
+        self.left_out
+            .lock()
+            .insert(name.to_owned(), why.to_string());
+    }
+
+    /// The repositories that are not shown, and why.
+    #[must_use]
+    pub fn left_out(&self) -> BTreeMap<String, String> {
+        self.left_out.lock().clone()
     }
 
     /// What only a daemon has.
@@ -206,6 +231,7 @@ impl Engine {
             &self.settings,
             (sealer, space),
             warmer,
+            Arc::clone(&self.metrics),
             &sealing,
         )
         .map_err(|f| f.while_doing(format!("cannot open {name}")))?;
@@ -219,6 +245,7 @@ impl Engine {
                 .add_repository(Arc::clone(&repo.stage))
                 .context(format_args!("cannot show {name} below the mount"))?;
         }
+        self.left_out.lock().remove(name);
         self.repos
             .write()
             .insert(name.to_owned(), Arc::clone(&repo));
@@ -236,9 +263,12 @@ impl Engine {
         if let Some(live) = self.live() {
             live.fs.remove_repository(name);
         }
-        if let Some(repo) = self.repos.write().remove(name) {
+        self.left_out.lock().remove(name);
+        let removed = self.repos.write().remove(name);
+        if let Some(repo) = removed {
             close_stage(&repo);
         }
+        self.metrics.forget(name);
     }
 
     fn sealer(&self) -> Result<Arc<Sealer>> {
@@ -264,6 +294,18 @@ impl Engine {
             dir.display()
         ))?;
         Ok(Arc::clone(self.space.get_or_init(|| space)))
+    }
+
+    /// The same, if anything lies there yet.
+    #[must_use]
+    pub fn space_in_use(&self) -> Option<Arc<Space>> {
+        self.space.get().map(Arc::clone)
+    }
+
+    /// Who seals, if anybody did yet.
+    #[must_use]
+    pub fn sealer_in_use(&self) -> Option<Arc<Sealer>> {
+        self.sealer.get().map(Arc::clone)
     }
 
     /// An empty directory for as long as one look or check takes.

@@ -41,11 +41,24 @@ pub use settle::resume;
 /// Longest wait for open files and other commits: a year is for good, and the clock can count it.
 const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 
-/// Publishes what is staged.
+/// Publishes what is staged, and counts it.
 ///
 /// # Errors
 /// Why nothing was published; everything is staged as before.
 pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<Committed> {
+    let repo = engine.repo(&args.repo)?;
+    engine.metrics().begun(repo.name());
+    let result = commit_staged(engine, &repo, args, watch);
+    engine.metrics().ended(repo.name(), &result);
+    result
+}
+
+fn commit_staged(
+    engine: &Engine,
+    repo: &Repo,
+    args: &api::Commit,
+    watch: &dyn Watch,
+) -> Result<Committed> {
     if let Some(tag) = &args.tag {
         formats::history::check_tag_name(tag)
             .map_err(|e| Failure::usage(format!("--tag {tag:?}")).because(&e))?;
@@ -55,7 +68,6 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
         .wait_seconds
         .map_or(defaults.wait.0, Duration::from_secs)
         .min(WAIT_MAX);
-    let repo = engine.repo(&args.repo)?;
     let began = Instant::now();
     let base = whitelist_holds(&repo.published, defaults.whitelist_min.0)?;
     let targets: Vec<RepoPath> = match args.paths.as_slice() {
@@ -64,7 +76,7 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
     };
     let open_files = args.open_files.unwrap_or(defaults.open_files);
     if open_files == OpenFiles::Wait {
-        say_who_is_waited_for(&repo, &targets, watch);
+        say_who_is_waited_for(repo, &targets, watch);
     }
     if args.accept_unsynced {
         let accepted = repo.stage.accept_doubtful(&targets)?;
@@ -76,7 +88,7 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
             );
         }
     }
-    let (_claimed, under_way, frozen) = snapshot(&repo, &targets, open_files, began + wait, watch)?;
+    let (_claimed, under_way, frozen) = snapshot(repo, &targets, open_files, began + wait, watch)?;
     let freeze = began.elapsed().as_secs_f64();
     let skipped = frozen.skipped.iter().map(open_file).collect();
     let on_conflict = match args.on_conflict.unwrap_or(defaults.on_conflict) {
@@ -86,15 +98,29 @@ pub fn commit(engine: &Engine, args: &api::Commit, watch: &dyn Watch) -> Result<
     // nobody is kept waiting for other publishers who did not ask for it
     let turn = wait.saturating_sub(began.elapsed());
     let patience = args.wait_seconds.map_or(Duration::ZERO, |_| turn);
+    let warm = engine.warming(repo)?;
+    let policy = warm.as_ref().map(|warm| warm.policy.clone());
     let how = How {
         on_conflict,
         turn,
         patience,
         called_off: engine.called_off(),
-        warm: engine.warming(&repo)?,
+        warm,
     };
-    let mut committed = match publish(&repo, frozen, args, how, &Publishing(watch, &under_way))? {
-        Some(visible) => of_visible(&visible),
+    let mut committed = match publish(
+        repo,
+        frozen,
+        args,
+        how,
+        &Publishing(watch, &under_way, repo),
+    )? {
+        Some(visible) => {
+            repo.published.made(visible.revision, visible.root_hash);
+            if let Some(policy) = policy {
+                repo.metrics.waited(repo.name(), &policy, &visible.stratum1);
+            }
+            of_visible(&visible)
+        }
         None => Committed {
             revision: base.revision,
             root_hash: base.root.to_string(),
@@ -296,7 +322,7 @@ fn say_what_is_left(repo: &Repo, failure: Failure) -> Failure {
 }
 
 /// A commit's progress, as the API says it.
-struct Publishing<'a>(&'a dyn Watch, &'a UnderWay<'a>);
+struct Publishing<'a>(&'a dyn Watch, &'a UnderWay<'a>, &'a Repo);
 
 impl commit::Progress for Publishing<'_> {
     fn step(&self, step: commit::Step, done: u64, total: u64) {
@@ -313,6 +339,10 @@ impl commit::Progress for Publishing<'_> {
             unit,
             site: None,
         });
+    }
+
+    fn busy(&self) {
+        self.2.metrics.busy(self.2.name());
     }
 
     fn site(&self, site: &commit::warm::SiteOutcome) {

@@ -21,6 +21,7 @@ mod corpus;
 mod daemon;
 mod engine;
 mod hook;
+mod metrics;
 mod peer;
 mod progress;
 mod pull;

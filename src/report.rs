@@ -48,6 +48,41 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Each.
+    pub const ALL: [Self; 12] = [
+        Self::Failed,
+        Self::NotFound,
+        Self::Denied,
+        Self::NoSpace,
+        Self::Damaged,
+        Self::Expired,
+        Self::Usage,
+        Self::Conflict,
+        Self::Busy,
+        Self::OpenFiles,
+        Self::Quorum,
+        Self::Unreachable,
+    ];
+
+    /// As the API and figures name it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::NotFound => "not_found",
+            Self::Denied => "denied",
+            Self::NoSpace => "no_space",
+            Self::Damaged => "damaged",
+            Self::Expired => "expired",
+            Self::Usage => "usage",
+            Self::Conflict => "conflict",
+            Self::Busy => "busy",
+            Self::OpenFiles => "open_files",
+            Self::Quorum => "quorum",
+            Self::Unreachable => "unreachable",
+        }
+    }
+
     /// The exit code that scripts rely on.
     #[must_use]
     pub fn exit_code(self) -> u8 {
@@ -264,6 +299,10 @@ mod tests {
         ];
         for (kind, code) in table {
             assert_eq!(kind.exit_code(), code, "{kind:?}");
+        }
+        assert_eq!(table.map(|(kind, _)| kind), Kind::ALL);
+        for kind in Kind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
         }
     }
 

@@ -46,6 +46,9 @@ pub struct DaemonInfo {
     pub mountpoint: PathBuf,
     /// `http://ADDRESS:PORT` of the embedded repositories, if they are served.
     pub http: Option<String>,
+    /// `http://ADDRESS:PORT` of `/metrics` and `/health`, if they are served.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// The program's version.
     pub version: String,
 }

@@ -21,6 +21,7 @@ mod gateway;
 mod golden;
 mod installs;
 mod manager;
+mod metrics;
 mod official;
 mod outcomes;
 mod packages;

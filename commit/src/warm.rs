@@ -31,6 +31,7 @@ mod client;
 mod control;
 mod ending;
 mod lanes;
+mod seen;
 mod site;
 mod standing;
 mod transfer;

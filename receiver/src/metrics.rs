@@ -1,13 +1,13 @@
-//! Figures for Prometheus, all beginning with `prepub_receiver_`.
+//! Figures for Prometheus, all beginning with `prepub_receiver_`, and those of the predecessor that
+//! mean the same. docs/metrics.md lists them.
 
-use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use store::figures::{Counter, Counters, Figures};
 
-use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use crate::refusal;
+use crate::vault::Why;
 
 /// Counters that only go up. One a name; some by a label.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     /// Announcements that were answered.
     pub announcements: Counter,
@@ -47,149 +47,127 @@ pub struct Metrics {
     pub messages: Counter,
     /// Messages over a broker that did not count.
     pub messages_refused: Counter,
-}
-
-/// A number that goes up.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// By so many.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// By one.
-    pub fn one(&self) {
-        self.add(1);
-    }
-
-    /// What it is.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
+    figures: Figures,
 }
 
 /// Counters by a word of ours, of which there are few.
-#[derive(Debug, Default)]
-pub struct Labelled(Mutex<BTreeMap<&'static str, u64>>);
+#[derive(Debug)]
+pub struct Labelled(Counters<1>);
 
 impl Labelled {
     /// One more.
     pub fn one(&self, word: &'static str) {
-        *self.0.lock().entry(word).or_default() += 1;
+        self.0.add([word], 1);
     }
 
     /// How many of a word.
     #[must_use]
     pub fn get(&self, word: &str) -> u64 {
-        self.0.lock().get(word).copied().unwrap_or(0)
+        self.0.get([word])
     }
 }
 
-/// A figure of the moment: its name, what it says, its labels, its value.
-pub type Gauge = (&'static str, &'static str, String, u64);
+/// By each of these words, from 0 on: what was never seen has a rate, too.
+fn labelled(
+    figures: &mut Figures,
+    (name, help): (&str, &str),
+    label: &'static str,
+    words: impl IntoIterator<Item = &'static str>,
+) -> Labelled {
+    let counters = figures.counters(name, help, [label]);
+    words.into_iter().for_each(|word| counters.add([word], 0));
+    Labelled(counters)
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut figures = Figures::default();
+        figures.version("prepub_receiver_build", env!("CARGO_PKG_VERSION"));
+        let of = &mut figures;
+        let mut counter =
+            |name: &str, help: &str| of.counter(&format!("prepub_receiver_{name}"), help);
+        let mut metrics = Self {
+            announcements: counter("announcements", "announcements answered"),
+            names: counter("names", "names announced"),
+            absent: counter("absent", "announced names that were absent"),
+            bundles: counter("bundles", "bundles taken, whole or in part"),
+            objects: counter("objects", "objects kept"),
+            bytes: counter("bytes", "bytes of objects kept"),
+            present: counter("present", "objects sent that were there already"),
+            strangers: counter("strangers", "connections that were not let in"),
+            published: counter("published", "publications heard of"),
+            expired: counter("expired", "transactions expired"),
+            objects_expired: counter("objects_expired", "objects removed"),
+            objects_spared: counter(
+                "objects_spared",
+                "objects of expired transactions that others need",
+            ),
+            doubts: counter(
+                "doubts",
+                "times that nothing was removed for lack of certainty",
+            ),
+            pull_failures: counter(
+                "pull_failures",
+                "times a publisher could not be asked for work",
+            ),
+            messages: counter("messages", "messages over a broker for this site"),
+            messages_refused: counter(
+                "messages_refused",
+                "messages over a broker that did not count",
+            ),
+            objects_refused: labelled(
+                &mut figures,
+                ("prepub_receiver_objects_refused", "objects not taken"),
+                "code",
+                Why::ALL.map(Why::word),
+            ),
+            refusals: labelled(
+                &mut figures,
+                ("prepub_receiver_refusals", "requests refused"),
+                "code",
+                refusal::CODES,
+            ),
+            snapshots: labelled(
+                &mut figures,
+                ("prepub_receiver_snapshots", "snapshots run"),
+                "end",
+                ["done", "failed"],
+            ),
+            figures: Figures::default(),
+        };
+        predecessor(&mut figures, &metrics);
+        metrics.figures = figures;
+        metrics
+    }
+}
+
+/// The predecessor's names, where they mean the same.
+fn predecessor(figures: &mut Figures, metrics: &Metrics) {
+    for (name, counter) in [("objects", &metrics.objects), ("bytes", &metrics.bytes)] {
+        let help = format!("cvmfs-prepub's name for what prepub_receiver_{name}_total says");
+        figures.also(&format!("cvmfs_receiver_{name}_received"), &help, counter);
+    }
+}
 
 impl Metrics {
-    /// Prometheus' text form.
+    /// Prometheus' text form, with the figures of a moment.
     #[must_use]
-    pub fn render(&self, gauges: &[Gauge]) -> String {
-        let mut out = String::new();
-        let counters: [(&str, &str, &Counter); 16] = [
-            (
-                "announcements_total",
-                "announcements answered",
-                &self.announcements,
-            ),
-            ("names_total", "names announced", &self.names),
-            (
-                "absent_total",
-                "announced names that were absent",
-                &self.absent,
-            ),
-            (
-                "bundles_total",
-                "bundles taken, whole or in part",
-                &self.bundles,
-            ),
-            ("objects_total", "objects kept", &self.objects),
-            ("bytes_total", "bytes of objects kept", &self.bytes),
-            (
-                "present_total",
-                "objects sent that were there already",
-                &self.present,
-            ),
-            (
-                "strangers_total",
-                "connections that were not let in",
-                &self.strangers,
-            ),
-            ("published_total", "publications heard of", &self.published),
-            ("expired_total", "transactions expired", &self.expired),
-            (
-                "objects_expired_total",
-                "objects removed",
-                &self.objects_expired,
-            ),
-            (
-                "objects_spared_total",
-                "objects of expired transactions that others need",
-                &self.objects_spared,
-            ),
-            (
-                "doubts_total",
-                "times that nothing was removed for lack of certainty",
-                &self.doubts,
-            ),
-            (
-                "pull_failures_total",
-                "times a publisher could not be asked for work",
-                &self.pull_failures,
-            ),
-            (
-                "messages_total",
-                "messages over a broker that were for this site",
-                &self.messages,
-            ),
-            (
-                "messages_refused_total",
-                "messages over a broker that did not count",
-                &self.messages_refused,
-            ),
+    pub fn text(&self, mut moment: Figures) -> String {
+        let refused: u64 = Why::ALL
+            .iter()
+            .map(|why| self.objects_refused.get(why.word()))
+            .sum();
+        let pulled = [
+            ("fetched", self.objects.get()),
+            ("skipped", self.present.get()),
+            ("failed", refused),
         ];
-        for (name, help, counter) in counters {
-            head(&mut out, name, help, "counter");
-            let _ = writeln!(out, "prepub_receiver_{name} {}", counter.get());
-        }
-        for (name, help, label, all) in [
-            (
-                "objects_refused_total",
-                "objects not taken",
-                "code",
-                &self.objects_refused,
-            ),
-            ("refusals_total", "requests refused", "code", &self.refusals),
-            ("snapshots_total", "snapshots run", "end", &self.snapshots),
-        ] {
-            head(&mut out, name, help, "counter");
-            for (word, n) in all.0.lock().iter() {
-                let _ = writeln!(out, "prepub_receiver_{name}{{{label}=\"{word}\"}} {n}");
-            }
-        }
-        let mut last = "";
-        for (name, help, labels, value) in gauges {
-            if *name != last {
-                head(&mut out, name, help, "gauge");
-                last = name;
-            }
-            let _ = writeln!(out, "prepub_receiver_{name}{labels} {value}");
-        }
-        out
+        moment.total(
+            "cvmfs_receiver_pull_objects",
+            "cvmfs-prepub's name for what prepub_receiver_objects_total and its like say",
+            ["result"],
+            pulled.map(|(result, n)| ([result.to_owned()], n)),
+        );
+        self.figures.text() + &moment.text()
     }
-}
-
-fn head(out: &mut String, name: &str, help: &str, kind: &str) {
-    let _ = writeln!(out, "# HELP prepub_receiver_{name} {help}");
-    let _ = writeln!(out, "# TYPE prepub_receiver_{name} {kind}");
 }

@@ -56,6 +56,20 @@ pub enum Refusal {
     Internal(String),
 }
 
+/// Every word that [`Refusal::code`] has.
+pub const CODES: [&str; 10] = [
+    "stranger",
+    "repository",
+    "session",
+    "malformed",
+    "bundle",
+    "no_transaction",
+    "no_room",
+    "too_long",
+    "busy",
+    "io",
+];
+
 impl Refusal {
     /// The word, and the HTTP status.
     #[must_use]

@@ -20,13 +20,13 @@ use crate::Clock;
 use crate::config::Config;
 use crate::expiry;
 use crate::ledger::{Key, Ledger, LedgerError, State};
-use crate::metrics::{Gauge, Metrics};
+use crate::metrics::Metrics;
 use crate::names::{List, Record, record};
 use crate::refusal::Refusal;
 use crate::replica::{Replica, ReplicaError};
 use crate::snapshot::Snapshots;
 use crate::trust::{Enrolled, Trust};
-use crate::vault::{Outcome, Vault, Why};
+use crate::vault::{Outcome, Vault};
 
 /// Threads that look for objects in a directory: the disk's queue wants some, a warm cache two.
 const LOOKERS: usize = 4;
@@ -266,7 +266,7 @@ impl Site {
             self.metrics.bytes.add(now.bytes - before.bytes);
             self.metrics.present.add(now.present - before.present);
             for refused in &now.refused[before.refused.len()..] {
-                self.metrics.objects_refused.one(word(refused.code));
+                self.metrics.objects_refused.one(refused.code.word());
             }
             before = now.clone();
         });
@@ -327,54 +327,6 @@ impl Site {
     #[must_use]
     pub fn work_dir(&self) -> PathBuf {
         self.config.state_dir.join("work")
-    }
-
-    /// Figures of the moment.
-    #[must_use]
-    pub fn gauges(&self) -> Vec<Gauge> {
-        let count = |state| self.ledger.count(state) as u64;
-        let mut gauges: Vec<Gauge> = vec![
-            (
-                "transactions",
-                "transactions by state",
-                "{state=\"open\"}".into(),
-                count(State::Open),
-            ),
-            (
-                "transactions",
-                "",
-                "{state=\"published\"}".into(),
-                count(State::Published),
-            ),
-            (
-                "transactions",
-                "",
-                "{state=\"given_up\"}".into(),
-                count(State::GivenUp),
-            ),
-            (
-                "enrolments",
-                "publishers that may send",
-                String::new(),
-                self.trust().enrolled.len() as u64,
-            ),
-        ];
-        for (name, repo) in &self.repos {
-            if let Ok(Some(room)) = repo.vault.headroom.room() {
-                let label = format!("{{repo=\"{name}\"}}");
-                gauges.push(("room_bytes", "bytes that may still come", label, room));
-            }
-        }
-        gauges
-    }
-}
-
-fn word(why: Why) -> &'static str {
-    match why {
-        Why::Corrupt => "corrupt",
-        Why::NotAnnounced => "not_announced",
-        Why::NoRoom => "no_room",
-        Why::Io => "io",
     }
 }
 

@@ -77,6 +77,22 @@ pub enum Why {
     Io,
 }
 
+impl Why {
+    /// Each.
+    pub const ALL: [Self; 4] = [Self::Corrupt, Self::NotAnnounced, Self::NoRoom, Self::Io];
+
+    /// As figures name it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Corrupt => "corrupt",
+            Self::NotAnnounced => "not_announced",
+            Self::NoRoom => "no_room",
+            Self::Io => "io",
+        }
+    }
+}
+
 /// One replica's.
 #[derive(Debug)]
 pub struct Vault {

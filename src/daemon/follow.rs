@@ -36,10 +36,11 @@ fn follow(engine: &Weak<Engine>) {
             let Some(_all) = repo.claims.take_all_if_free() else {
                 continue;
             };
+            // read in any case: monitoring goes by what was last seen of it
+            let head = repo.published.head(clock::wall());
             if pinned || !repo.stage.frozen().is_empty() {
                 continue;
             }
-            let head = repo.published.head(clock::wall());
             let followed = head.and_then(|(head, _)| repo.follow(&head.manifest().root_catalog));
             if let Err(failure) = followed {
                 tracing::warn!(

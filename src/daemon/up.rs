@@ -34,6 +34,8 @@ pub struct Sockets {
     pub control: UnixListener,
     /// For embedded repositories, and at which address.
     pub http: Option<(TcpListener, SocketAddr)>,
+    /// For monitoring, and at which address.
+    pub metrics: Option<(TcpListener, SocketAddr)>,
 }
 
 /// Binds all sockets.
@@ -43,6 +45,7 @@ pub fn sockets(runtime: &Runtime, engine: &Engine, wanted: &Wanted) -> Result<So
     runtime.block_on(async {
         Ok(Sockets {
             http: listen(engine, wanted).await?,
+            metrics: listen_for_monitoring(engine).await,
             control: control::bind(&socket, group)?,
         })
     })
@@ -139,6 +142,7 @@ pub fn open_all(engine: &Engine, watch: &dyn Watch) -> Result<Arc<Fs>> {
                 .add_repository(Arc::clone(&repo.stage))
                 .context(format_args!("cannot show {name}"))?,
             Err(failure) => {
+                engine.leave_out(name, &failure);
                 tracing::error!("{name} is not mounted: {failure}");
                 watch.note(&format!("warning: {name} is not mounted: {failure}"));
             }
@@ -180,6 +184,27 @@ async fn listen(
         tracing::warn!("{address} is taken; serving at http://{got}");
     }
     Ok(Some((listener, got)))
+}
+
+/// Where it is looked for, or nowhere: a port that nobody knows of is of no use to monitoring.
+async fn listen_for_monitoring(engine: &Engine) -> Option<(TcpListener, SocketAddr)> {
+    let section = &engine.settings().file.metrics;
+    if !section.enabled {
+        return None;
+    }
+    match TcpListener::bind(section.listen).await {
+        Ok(listener) => {
+            let at = listener.local_addr().unwrap_or(section.listen);
+            Some((listener, at))
+        }
+        Err(error) => {
+            tracing::warn!(
+                "/metrics and /health are not served: cannot listen on {}: {error}; `listen` in [metrics] of the configuration names another port",
+                section.listen
+            );
+            None
+        }
+    }
 }
 
 pub fn storages(engine: &Arc<Engine>) -> serve::Storages {

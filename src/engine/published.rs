@@ -6,12 +6,38 @@ use std::time::{Duration, SystemTime};
 use commit::publisher::Publisher;
 use commit::{CvmfsServer, Gateway, RepoHome, Stratum0};
 use formats::Hash;
+use parking_lot::Mutex;
 use store::{Head, Repository};
 
+use crate::clock;
 use crate::config::{PublisherKind, Settings};
 use crate::report::{Failure, Kind, Result};
 use crate::repositories;
 use crate::state::State;
+
+/// What was last read of the published head, for whoever must not wait for it to be read.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// What stood there; none: nothing could be read so far.
+    pub head: Option<KnownHead>,
+    /// What was wrong when it was last tried.
+    pub trouble: Option<String>,
+}
+
+/// A head that was read.
+#[derive(Clone, Debug)]
+pub struct KnownHead {
+    /// Its number.
+    pub revision: u64,
+    /// Its root catalog.
+    pub root: Hash,
+    /// When it was published.
+    pub published: u64,
+    /// When its whitelist ends.
+    pub whitelist_ends: SystemTime,
+    /// When it was read.
+    pub read: SystemTime,
+}
 
 /// A repository without its stage.
 pub struct Published {
@@ -24,6 +50,7 @@ pub struct Published {
     stratum0: Option<Arc<Stratum0>>,
     gateway: Option<Arc<Gateway>>,
     server: Option<Arc<CvmfsServer>>,
+    known: Mutex<Known>,
 }
 
 impl Published {
@@ -63,6 +90,7 @@ impl Published {
             stratum0,
             gateway,
             server,
+            known: Mutex::default(),
         })
     }
 
@@ -127,6 +155,38 @@ impl Published {
     /// # Errors
     /// A head that cannot be read, or that nobody vouches for.
     pub fn head(&self, now: SystemTime) -> Result<(Head, Option<Failure>)> {
+        let read = self.read_head(now);
+        let mut known = self.known.lock();
+        match &read {
+            Ok((head, expired)) => {
+                known.head = Some(KnownHead::of(head));
+                known.trouble = expired.as_ref().map(ToString::to_string);
+            }
+            Err(failure) => known.trouble = Some(failure.to_string()),
+        }
+        read
+    }
+
+    /// A commit made this the published revision, unless a later one is known already.
+    pub fn made(&self, revision: u64, root: Hash) {
+        let now = clock::wall();
+        if let Some(head) = &mut self.known.lock().head
+            && head.revision < revision
+        {
+            head.revision = revision;
+            head.root = root;
+            head.published = clock::since_1970(now);
+            head.read = now;
+        }
+    }
+
+    /// What is known of the head without reading it.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        self.known.lock().clone()
+    }
+
+    fn read_head(&self, now: SystemTime) -> Result<(Head, Option<Failure>)> {
         match self.repository().head(now) {
             Ok(head) => Ok((head, None)),
             Err(error) if error.is_expired() => {
@@ -143,6 +203,19 @@ impl Published {
                 Ok((head, Some(failure)))
             }
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl KnownHead {
+    fn of(head: &Head) -> Self {
+        let manifest = head.manifest();
+        Self {
+            revision: manifest.revision,
+            root: manifest.root_catalog,
+            published: manifest.published,
+            whitelist_ends: head.whitelist().ends(),
+            read: clock::wall(),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::turn::Turn;
 use crate::access::WriteRules;
 use crate::clock;
 use crate::config::Settings;
+use crate::metrics::Metrics;
 use crate::report::{Context, Result};
 use crate::state::State;
 
@@ -40,6 +41,8 @@ pub struct Repo {
     txn_root: PathBuf,
     /// Who serves the Stratum 1s; none if that cannot be.
     pub warmer: Option<Arc<Warmer>>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// What `status` last saw of the catalogs.
     pub(super) looked: Mutex<Option<Looked>>,
 }
@@ -56,6 +59,7 @@ impl Repo {
         settings: &Settings,
         (sealer, space): (Arc<Sealer>, Arc<Space>),
         warmer: Option<Arc<Warmer>>,
+        metrics: Arc<Metrics>,
         progress: &dyn fsimpl::Progress,
     ) -> Result<Self> {
         let name = published.name.clone();
@@ -96,6 +100,7 @@ impl Repo {
             boot_id: clock::boot_id(),
         };
         let stage = Stage::open(config, progress)?;
+        metrics.show(&name);
         let txn_root = state.txn(&name);
         crate::state::make_dir(&txn_root)
             .context(format_args!("cannot make {}", txn_root.display()))?;
@@ -108,6 +113,7 @@ impl Repo {
             commits: Commits::default(),
             txn_root,
             warmer,
+            metrics,
             looked: Mutex::default(),
         };
         if head.is_ok()

@@ -58,6 +58,12 @@ impl Engine {
         Ok(Arc::clone(self.warmer.get_or_init(|| opened)))
     }
 
+    /// The same, if there is anybody yet.
+    #[must_use]
+    pub fn warmer_in_use(&self) -> Option<Arc<Warmer>> {
+        self.warmer.get().map(Arc::clone)
+    }
+
     /// The same, for whoever can do without.
     pub(super) fn warmer_or_none(&self) -> Option<Arc<Warmer>> {
         self.warmer()
@@ -118,6 +124,7 @@ impl Engine {
     pub(super) fn site_revoke(&self, args: &SiteRevoke) -> Result<Site> {
         let name = node(&args.site)?;
         let entry = self.warmer()?.revoke(&name);
+        self.metrics.forget_site(name.as_str());
         Ok(site(&entry.map_err(|error| failed(&error))?))
     }
 
@@ -151,6 +158,9 @@ impl Engine {
                 behind_objects: status.behind_objects,
                 behind_bytes: status.behind_bytes,
                 rate: status.rate,
+                objects_sent: status.objects_sent,
+                bytes_sent: status.bytes_sent,
+                failures: status.failures,
                 last_error: status.last_error,
                 certificate_days: own.certificate_days,
             }

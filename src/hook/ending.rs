@@ -26,6 +26,7 @@ pub fn abort(engine: &Engine, args: &api::At) -> Result<Aborted> {
     }
     let dropped = repo.stage.abort(&args.path.0)?;
     repo.stage.wait_told();
+    repo.metrics.aborted(repo.name());
     tracing::info!(repo = args.repo, path = %args.path, dropped, "aborted");
     Ok(Aborted {
         repo: args.repo.clone(),

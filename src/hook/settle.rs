@@ -100,6 +100,7 @@ pub fn resume(repo: &Repo) -> Result<()> {
             Resumed::None => {}
             Resumed::Done { snapshot, visible } => done.push((visible, snapshot, txn)),
             Resumed::NotDone { .. } => {
+                repo.metrics.recovered(repo.name(), false);
                 tracing::info!(
                     "{}: an interrupted commit was not done; its changes are staged",
                     repo.name()
@@ -120,6 +121,7 @@ pub fn resume(repo: &Repo) -> Result<()> {
             tell_sites(repo, &visible);
             txn::clear(&txn)?;
         }
+        repo.metrics.recovered(repo.name(), true);
     }
     if let Some(warmer) = &repo.warmer {
         warmer.settle(repo.name());

@@ -4,7 +4,7 @@
 //! server, read only ([`http`]), a bucket ([`s3`]), memory ([`memory`]), and a decorator that makes any of them fail on
 //! demand ([`faulty`]). Over it a [`repository`] is verified, its [`revision`]s are read and so is
 //! the [`content`] of its files. What both ends of warming use to reach one another is here too: HTTPS with
-//! certificates on both ends ([`peer`]), and the [`broker`] that they are connected to. Nothing here knows about
+//! certificates on both ends ([`peer`]), and the [`broker`] that they are connected to; and how both show their [`figures`]. Nothing here knows about
 //! staging or committing, prints, reads the environment or looks at the clock.
 
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ pub mod dir;
 pub mod error;
 pub mod failpoint;
 pub mod faulty;
+pub mod figures;
 pub mod http;
 pub mod memory;
 pub mod object_store;

@@ -62,6 +62,7 @@ impl Commit<'_> {
                     self.rest(waited.next(most).ok_or_else(|| self.queued())?)?;
                 }
                 Err(busy @ PublisherError::Busy { .. }) => {
+                    self.progress.busy();
                     let pause = waited.next(self.request.patience).ok_or(busy)?;
                     self.rest(pause)?;
                 }
@@ -89,6 +90,7 @@ impl Commit<'_> {
             match self.publisher.lease(&self.request.change_set, self.now()) {
                 Err(PublisherError::Busy { .. }) if place.was_ours() && has_turn => {}
                 Err(busy @ PublisherError::Busy { .. }) => {
+                    self.progress.busy();
                     // others who wait for ours need not wait for theirs
                     drop(place);
                     let pause = waited.next(self.request.patience).ok_or(busy)?;

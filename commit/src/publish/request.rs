@@ -89,6 +89,9 @@ pub trait Progress: Send + Sync {
     /// `done` of `total`.
     fn step(&self, step: Step, done: u64, total: u64);
 
+    /// Another publisher has what is wanted; it is waited for, or given up.
+    fn busy(&self) {}
+
     /// So far is one of the Stratum 1s.
     fn site(&self, _site: &SiteOutcome) {}
 }

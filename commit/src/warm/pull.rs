@@ -18,9 +18,10 @@ use formats::warm::{Listed, Missing, Role};
 use serde::Serialize;
 
 use super::board::lock;
-use super::lanes::Pace;
 use super::push::{Fate, Push};
-use super::registry::{SiteEntry, Way};
+use super::registry::Way;
+use super::seen::Seen;
+use super::site::Site;
 use super::transfer::{BUNDLE_BYTES, BUNDLE_OBJECTS};
 use super::warmer::Warmer;
 
@@ -92,7 +93,7 @@ pub enum PullError {
 /// A site that asks.
 pub struct Pulling<'w> {
     warmer: &'w Warmer,
-    site: SiteEntry,
+    site: Arc<Site>,
 }
 
 impl Warmer {
@@ -101,12 +102,14 @@ impl Warmer {
     /// # Errors
     /// [`PullError::NotASite`].
     pub fn pulling(&self, peer: &PeerIdentity) -> Result<Pulling<'_>, PullError> {
-        let site = lock(&self.sites).get(&peer.name).map(|s| s.entry.clone());
+        let is_its = |site: &Arc<Site>| {
+            site.entry.serial == peer.serial && site.entry.way == Way::Pull && !site.is_gone()
+        };
+        let site = self.site_of(&peer.name).filter(is_its);
         let site = site
-            .filter(|site| site.serial == peer.serial && site.way == Way::Pull)
             .filter(|_| peer.role == Role::Site)
             .ok_or_else(|| PullError::NotASite(peer.name.clone()))?;
-        lock(&self.asked).insert(site.name.clone(), Instant::now());
+        lock(&self.asked).insert(peer.name.clone(), Instant::now());
         Ok(Pulling { warmer: self, site })
     }
 }
@@ -119,7 +122,7 @@ impl Pulling<'_> {
         let mut work = Work::default();
         for push in pushes {
             let state = push.state();
-            let Some(progress) = state.sites.get(&self.site.name) else {
+            let Some(progress) = state.sites.get(self.name()) else {
                 continue;
             };
             match (&state.fate, progress.has_all()) {
@@ -143,10 +146,14 @@ impl Pulling<'_> {
         work
     }
 
+    fn name(&self) -> &NodeName {
+        &self.site.entry.name
+    }
+
     fn push(&self, repo: &str, txn: &str) -> Result<Arc<Push>, PullError> {
         let push = self.warmer.board.pushes().get(txn).cloned();
         let push = push.ok_or(PullError::Unknown)?;
-        let is_its = push.repo == repo && push.state().sites.contains_key(&self.site.name);
+        let is_its = push.repo == repo && push.state().sites.contains_key(self.name());
         is_its.then_some(push).ok_or(PullError::Unknown)
     }
 
@@ -161,7 +168,7 @@ impl Pulling<'_> {
     }
 
     fn key(&self, txn: &str) -> (NodeName, String) {
-        (self.site.name.clone(), txn.to_owned())
+        (self.name().clone(), txn.to_owned())
     }
 
     /// The site says what it lacks.
@@ -179,11 +186,16 @@ impl Pulling<'_> {
         let absent = missing.absent.ones().map(|at| list[at as usize]);
         let left: Left = absent.map(|listed| (listed.name, listed.bytes)).collect();
         let sums = (left.len() as u64, left.values().sum());
-        if let Some(progress) = push.state().sites.get_mut(&self.site.name) {
+        if let Some(progress) = push.state().sites.get_mut(self.name()) {
             progress.missing = Some(sums);
         }
         let is_all = left.is_empty();
-        lock(&self.warmer.pulling).insert(self.key(txn), left);
+        if lock(&self.warmer.pulling)
+            .insert(self.key(txn), left)
+            .is_none()
+        {
+            self.site.note(Seen::begins);
+        }
         if is_all {
             self.has_all(&push);
         }
@@ -192,8 +204,13 @@ impl Pulling<'_> {
     }
 
     fn has_all(&self, push: &Push) {
-        lock(&self.warmer.pulling).remove(&self.key(&push.txn));
-        self.warmer.board.has_all(push, &self.site.name);
+        if lock(&self.warmer.pulling)
+            .remove(&self.key(&push.txn))
+            .is_some()
+        {
+            self.site.note(Seen::ends);
+        }
+        self.warmer.board.has_all(push, self.name());
     }
 
     /// Objects that the site wants of those it lacks, one after another; as many as go at once.
@@ -224,8 +241,11 @@ impl Pulling<'_> {
         let source = Arc::clone(&push.source);
         let encoder = Encoder::new(bundle, move |name: &ObjectName| source.open(name));
         let encoder = encoder.map_err(|e| PullError::Read(io::Error::other(e)))?;
-        let pace = Arc::new(Pace::new(self.site.bandwidth));
-        Ok(Box::new(pace.limit(encoder)))
+        let rest = Rest {
+            input: self.site.pace.limit(encoder),
+            site: Arc::clone(&self.site),
+        };
+        Ok(Box::new(rest))
     }
 
     /// The site has kept objects, verified.
@@ -252,7 +272,8 @@ impl Pulling<'_> {
             }
             left.is_empty()
         };
-        if let Some(progress) = push.state().sites.get_mut(&self.site.name) {
+        self.site.note(|seen| seen.took(objects, bytes));
+        if let Some(progress) = push.state().sites.get_mut(self.name()) {
             progress.objects += objects;
             progress.bytes += bytes;
             if let Some((left, left_bytes)) = &mut progress.missing {
@@ -275,16 +296,28 @@ impl Pulling<'_> {
         let push = self.push(repo, txn)?;
         let is_visible = {
             let state = push.state();
-            let has_all = state
-                .sites
-                .get(&self.site.name)
-                .is_some_and(|p| p.has_all());
+            let has_all = state.sites.get(self.name()).is_some_and(|p| p.has_all());
             has_all && matches!(state.fate, Fate::Visible(_))
         };
         match is_visible {
-            true => self.warmer.board.knows_end(&push, &self.site.name),
+            true => self.warmer.board.knows_end(&push, self.name()),
             false => return Err(PullError::Unfit),
         }
         Ok(())
+    }
+}
+
+/// The rest of a bundle, for as long as the one who asked for it is a site under that certificate.
+struct Rest<R> {
+    input: R,
+    site: Arc<Site>,
+}
+
+impl<R: Read> Read for Rest<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.site.is_gone() {
+            true => Err(io::Error::other("no site any more")),
+            false => self.input.read(buffer),
+        }
     }
 }

@@ -17,6 +17,7 @@ use super::control::{Control, Trouble};
 use super::lanes::{Lanes, Pace};
 use super::push::{Fate, Push};
 use super::registry::{SiteEntry, Way};
+use super::seen::Seen;
 use super::transfer::{Hear, Stop, Transfer};
 
 /// Pushes that one site is served at a time; more wait, the smallest first.
@@ -34,7 +35,8 @@ pub(super) struct Site {
     /// None for one that pulls.
     client: Option<Client>,
     lanes: Lanes,
-    pace: Arc<Pace>,
+    /// All that goes there keeps to it, whoever calls whom.
+    pub(super) pace: Arc<Pace>,
     connections: usize,
     gone: Arc<AtomicBool>,
     board: Arc<Board>,
@@ -55,18 +57,6 @@ struct State {
 struct Waiting {
     push: Arc<Push>,
     not_before: Option<Instant>,
-}
-
-/// What is known of a site.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
-    /// It answered when it was last asked; none: not asked yet.
-    pub(super) connected: Option<bool>,
-    pub(super) last_error: Option<String>,
-    /// Since when something is being sent, and how much of it was taken.
-    pub(super) sending: Option<(Instant, u64)>,
-    /// Bytes a second, of what was sent last.
-    pub(super) rate: Option<u64>,
 }
 
 /// What is to be done about a push.
@@ -132,11 +122,12 @@ impl Site {
     }
 
     pub(super) fn saw(&self, trouble: Option<&Trouble>) {
-        let mut state = self.state();
-        state.seen.connected = Some(!matches!(trouble, Some(Trouble::Unreachable(_))));
-        if let Some(trouble) = trouble.filter(|trouble| **trouble != Trouble::Over) {
-            state.seen.last_error = Some(trouble.to_string());
-        }
+        self.state().seen.saw(trouble);
+    }
+
+    /// Something that concerns what is known of it alone.
+    pub(super) fn note(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.state().seen);
     }
 
     /// There is something to do about a push. A site that pulls finds it by itself.
@@ -292,10 +283,9 @@ impl Site {
             hear: &hear,
             stop: &stop,
         };
-        self.state().seen.sending = Some((Instant::now(), 0));
+        self.note(Seen::begins);
         let sent = transfer.run();
-        let mut state = self.state();
-        state.seen.sending = None;
+        self.note(Seen::ends);
         sent
     }
 
@@ -382,15 +372,7 @@ impl Hear for Hearing<'_> {
     }
 
     fn took(&self, objects: u64, bytes: u64) {
-        {
-            let mut state = self.site.state();
-            if let Some((since, sent)) = &mut state.seen.sending {
-                *sent += bytes;
-                let seconds = since.elapsed().as_secs_f64().max(0.001);
-                let rate = *sent as f64 / seconds;
-                state.seen.rate = Some(rate as u64);
-            }
-        }
+        self.site.note(|seen| seen.took(objects, bytes));
         self.change(|progress| {
             progress.objects += objects;
             progress.bytes += bytes;

@@ -12,7 +12,7 @@ use super::warmer::Warmer;
 /// A site that pulls has asked within this time, if it is there: it waits at most a minute for work.
 const PULLS_WITHIN: Duration = Duration::from_secs(120);
 
-/// How a site stands.
+/// How a site stands, for people and for a metrics endpoint: [`Warmer::status`] without asking costs nothing.
 #[derive(Clone, Debug)]
 pub struct SiteStatus {
     /// The site.
@@ -27,6 +27,12 @@ pub struct SiteStatus {
     pub behind_bytes: u64,
     /// Bytes a second, of what was sent last.
     pub rate: Option<u64>,
+    /// Objects that it has taken, since this process serves it under its certificate.
+    pub objects_sent: u64,
+    /// Their bytes, as stored.
+    pub bytes_sent: u64,
+    /// How often something went wrong with it, in the same time.
+    pub failures: u64,
     /// What went wrong last.
     pub last_error: Option<String>,
 }
@@ -75,6 +81,9 @@ impl Warmer {
             behind_objects: 0,
             behind_bytes: 0,
             rate: seen.rate,
+            objects_sent: seen.objects_sent,
+            bytes_sent: seen.bytes_sent,
+            failures: seen.failures,
             last_error: seen.last_error,
         };
         for push in pushes.iter().filter(|push| !push.is_eager) {

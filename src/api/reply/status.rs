@@ -55,6 +55,15 @@ pub struct SiteStatus {
     pub behind_bytes: u64,
     /// Bytes a second, of what was sent last.
     pub rate: Option<u64>,
+    /// Objects that it has taken, since this process serves it under its certificate.
+    #[serde(default)]
+    pub objects_sent: u64,
+    /// Their bytes, as stored.
+    #[serde(default)]
+    pub bytes_sent: u64,
+    /// How often something went wrong with it, in the same time.
+    #[serde(default)]
+    pub failures: u64,
     /// What went wrong last.
     pub last_error: Option<String>,
     /// For how many more days its certificate is valid.
