@@ -2,16 +2,17 @@
 //!
 //! One connection, on a thread of its own, that comes back whenever it is lost: with its session, its
 //! subscriptions and its greeting. What is said arrives at least once, or not at all where the broker
-//! forgot; whoever waits for an answer asks again. What is heard is handed to one more thread, so that
+//! forgot; whoever waits for an answer asks again. Two clients of one name end each other's connections:
+//! the pauses grow, and that is told of. What is heard is handed to one more thread, so that
 //! a slow listener costs messages, which are counted, and never the connection. Nothing here knows
 //! what is said.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use native_tls::{Certificate, Identity, Protocol, TlsConnector};
@@ -32,6 +33,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The pause after a connection failed, and the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A connection that lasted so long was one. The broker ends a client's when another comes by the same name;
+/// where two have one name, each ends the other's as soon as it is back.
+const STEADY: Duration = Duration::from_secs(30);
+/// So many in a row that did not last are told of.
+const SHORT_TOLD: u32 = 3;
 /// What is said and not sent yet; beyond, saying fails.
 const UNSENT_MAX: usize = 64;
 /// What is heard and not listened to yet; beyond, it is dropped and counted.
@@ -147,6 +153,14 @@ struct Shared {
     connected: AtomicBool,
     dropped: AtomicU64,
     trouble: Mutex<Option<String>>,
+    /// Connections in a row that did not last.
+    short: AtomicU32,
+}
+
+impl Shared {
+    fn short(&self) -> u32 {
+        self.short.load(Ordering::Relaxed)
+    }
 }
 
 impl fmt::Debug for Broker {
@@ -179,6 +193,7 @@ impl Broker {
         let (heard, to_hear): (SyncSender<Heard>, Receiver<Heard>) = sync_channel(UNHEARD_MAX);
         let link = Link {
             url: options.url.clone(),
+            client_id: options.client_id,
             client: client.clone(),
             shared: shared.clone(),
             subscriptions: options.subscriptions,
@@ -222,7 +237,7 @@ impl Broker {
         self.speaker.shared.connected.load(Ordering::Acquire)
     }
 
-    /// Why there is none.
+    /// Why there is none; or that it is lost again and again.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.speaker.shared.trouble.lock().clone()
@@ -285,6 +300,7 @@ struct Heard {
 /// What the connection's thread has.
 struct Link {
     url: String,
+    client_id: String,
     client: AsyncClient,
     shared: Arc<Shared>,
     subscriptions: Vec<String>,
@@ -296,7 +312,11 @@ struct Link {
 impl Link {
     async fn run(self, mut events: EventLoop, mut stopped: oneshot::Receiver<()>) {
         let mut failures = 0;
+        let mut since: Option<Instant> = None;
         loop {
+            if self.shared.short() > 0 && since.is_some_and(|since| since.elapsed() >= STEADY) {
+                self.lasts();
+            }
             let event = tokio::select! {
                 event = events.poll() => event,
                 _ = &mut stopped => return self.end(&mut events).await,
@@ -304,13 +324,18 @@ impl Link {
             match event {
                 Ok(Event::Incoming(Packet::ConnAck(_))) => {
                     failures = 0;
+                    since = Some(Instant::now());
                     self.begin();
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => self.pass_on(publish),
                 Ok(_) => {}
                 Err(error) => {
+                    if since.take().is_some_and(|since| since.elapsed() < STEADY) {
+                        self.shared.short.fetch_add(1, Ordering::Relaxed);
+                    }
                     self.lost(&error);
-                    let pause = jittered(doubled(BACKOFF_FIRST, failures, BACKOFF_MAX));
+                    let times = failures.max(self.shared.short().saturating_sub(1));
+                    let pause = jittered(doubled(BACKOFF_FIRST, times, BACKOFF_MAX));
                     failures = failures.saturating_add(1);
                     tokio::select! {
                         () = sleep(pause) => {}
@@ -339,13 +364,27 @@ impl Link {
         if let Err(error) = sent {
             tracing::warn!(broker = self.url, %error, "cannot subscribe");
         }
-        *self.shared.trouble.lock() = None;
+        if self.shared.short() < SHORT_TOLD {
+            *self.shared.trouble.lock() = None;
+        }
         self.shared.connected.store(true, Ordering::Release);
+    }
+
+    /// This one is a connection.
+    fn lasts(&self) {
+        self.shared.short.store(0, Ordering::Relaxed);
+        *self.shared.trouble.lock() = None;
     }
 
     fn lost(&self, error: &rumqttc::ConnectionError) {
         self.shared.connected.store(false, Ordering::Release);
-        let why = error.to_string();
+        let why = match self.shared.short() {
+            short if short >= SHORT_TOLD => format!(
+                "the connection is lost as soon as it stands, again and again; somebody else may be connected as {}",
+                self.client_id
+            ),
+            _ => error.to_string(),
+        };
         let mut trouble = self.shared.trouble.lock();
         // a broker that is down for a night is one line, not a thousand
         if trouble.as_ref() != Some(&why) {

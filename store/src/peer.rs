@@ -48,6 +48,16 @@ pub enum PeerError {
     /// The handshake failed: a foreign, expired or missing certificate, or no TLS at all.
     #[error("the handshake failed: {0}")]
     Handshake(openssl::ssl::Error),
+    /// The handshake failed for the time: either clock may be wrong.
+    #[error(
+        "the handshake failed: {what}; compare this machine's clock with the other's, then the certificates' terms ({source})"
+    )]
+    Term {
+        /// Whose certificate, and how.
+        what: &'static str,
+        /// What OpenSSL says.
+        source: openssl::ssl::Error,
+    },
     /// A connection without a verified chain; the handshake should not have let it through.
     #[error("no verified certificate")]
     Unverified,
@@ -139,9 +149,8 @@ impl Acceptor {
         let from = socket.peer_addr().ok();
         let mut stream = SslStream::new(Ssl::new(&self.0)?, socket)?;
         let shaken = tokio::time::timeout(wait, Pin::new(&mut stream).accept()).await;
-        shaken
-            .map_err(|_| PeerError::Slow(wait))?
-            .map_err(PeerError::Handshake)?;
+        let shaken = shaken.map_err(|_| PeerError::Slow(wait))?;
+        shaken.map_err(|error| broke(stream.ssl(), error))?;
         let peer = Peer::of(stream.ssl(), from)?;
         Ok((stream, peer))
     }
@@ -170,7 +179,10 @@ fn context(ours: &Credentials, all: &[Credentials]) -> Result<SslContextBuilder,
 
 /// The host name by which a client asks for the certificate that an authority of its issued: the
 /// sites of two publishers may be one host, which then has two certificates and one name.
-fn asked_as(authority: &X509Ref) -> Result<String, ErrorStack> {
+///
+/// # Errors
+/// When OpenSSL cannot hash.
+pub fn asked_as(authority: &X509Ref) -> Result<String, ErrorStack> {
     let name = Fingerprint::of(authority)?.to_string();
     // half of it: a label has 63 letters at most
     Ok(format!("{}.{ASKED_BELOW}", &name[..32]))
@@ -212,6 +224,25 @@ fn is_for(certificate: &X509, host: &str) -> bool {
     })
 }
 
+/// Why a handshake failed.
+fn broke(ssl: &SslRef, source: openssl::ssl::Error) -> PeerError {
+    // numbers of OpenSSL's x509_vfy.h, which have no names in the binding
+    const NOT_YET_VALID: i32 = 9;
+    const HAS_EXPIRED: i32 = 10;
+    let what = match ssl.verify_result().as_raw() {
+        NOT_YET_VALID => "the other end's certificate is not valid yet, by this machine's clock",
+        HAS_EXPIRED => "the other end's certificate has expired, by this machine's clock",
+        _ if source.to_string().contains(EXPIRED_ALERT) => {
+            "our certificate has expired, by the other end's clock"
+        }
+        _ => return PeerError::Handshake(source),
+    };
+    PeerError::Term { what, source }
+}
+
+/// What OpenSSL calls the alert by which an end says so [RFC 8446, 6.2].
+pub const EXPIRED_ALERT: &str = "alert certificate expired";
+
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -234,6 +265,14 @@ impl Peer {
             from,
         })
     }
+}
+
+/// The addresses of a host, or the one that it is.
+///
+/// # Errors
+/// Those of the system, and of a name that nobody has.
+pub async fn addresses(host: &str) -> std::io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((host, 0)).await?.collect())
 }
 
 /// Connects to a host. Who must be there is told by the identity in [`Peer`], which the caller looks
@@ -266,7 +305,7 @@ pub async fn connect(
         let to = socket.peer_addr().ok();
         let mut stream = SslStream::new(ssl, socket)?;
         let shaken = Pin::new(&mut stream).connect().await;
-        shaken.map_err(PeerError::Handshake)?;
+        shaken.map_err(|error| broke(stream.ssl(), error))?;
         let peer = Peer::of(stream.ssl(), to)?;
         Ok((stream, peer))
     };

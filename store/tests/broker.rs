@@ -190,3 +190,33 @@ fn what_is_too_large_or_too_much_is_an_error() {
     let error = refused.expect("what waits is bounded");
     assert!(error.to_string().contains("not reachable"), "{error}");
 }
+
+/// A broker lets a client of a name in at the cost of the one before: two of one name would throw each
+/// other out for ever, as fast as they can.
+#[test]
+fn two_of_one_name_are_told_and_come_back_ever_more_rarely() {
+    let site = site();
+    let options = || site.options(Role::Site, "twin", &["cvmfs/repos/+/announce"]);
+    let twins = [(); 2].map(|()| Broker::connect(options(), |_, _, _| {}).unwrap());
+    let is_told = |twin: &Broker| {
+        let trouble = twin.trouble();
+        trouble.is_some_and(|trouble| trouble.contains("connected as twin"))
+    };
+    let begun = std::time::Instant::now();
+    while !twins.iter().any(is_told) {
+        assert!(begun.elapsed() < SOON, "never told");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // each has at most as many connections as the pauses, which double, leave room for
+    let log = std::fs::read_to_string(site._dir.path().join("log")).unwrap();
+    let connections = log.matches("as twin ").count();
+    assert!(connections < 20, "{log}");
+}
+
+#[test]
+fn the_manual_shows_what_is_written() {
+    let manual = include_str!("../../docs/stratum1.md");
+    for file in [mosquitto::CONFIGURATION, mosquitto::ACCESS] {
+        assert!(manual.contains(file), "not in docs/stratum1.md: {file}");
+    }
+}

@@ -122,6 +122,8 @@ pub enum Role {
     Site,
     /// The one who publishes.
     Publisher,
+    /// What carries messages between them: nobody who may do anything, so [`peer`] knows no such one.
+    Broker,
 }
 
 impl Role {
@@ -129,6 +131,7 @@ impl Role {
         match self {
             Self::Site => "site",
             Self::Publisher => "publisher",
+            Self::Broker => "broker",
         }
     }
 
@@ -263,6 +266,14 @@ pub fn private_key(pem: &[u8]) -> Result<PKey<Private>, IdentityError> {
 /// [`IdentityError::OpenSsl`] for a time that is none.
 pub fn not_after(certificate: &X509Ref) -> Result<SystemTime, IdentityError> {
     system_time(certificate.not_after()).map_err(failed("read a time"))
+}
+
+/// When a certificate's term begins.
+///
+/// # Errors
+/// As [`not_after`].
+pub fn not_before(certificate: &X509Ref) -> Result<SystemTime, IdentityError> {
+    system_time(certificate.not_before()).map_err(failed("read a time"))
 }
 
 fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {

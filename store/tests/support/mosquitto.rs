@@ -10,16 +10,12 @@ use std::time::{Duration, SystemTime};
 
 use formats::warm::identity::{Authority, Issued, NodeName, Role, Subject};
 
-/// Where sites are told what a publisher and its sites may say and hear.
-const MANUAL: &str = include_str!("../../../docs/stratum1.md");
-
-/// The access list that the manual has, for a publisher of this name.
-fn access(publisher: &str) -> String {
-    let (_, list) = MANUAL.split_once("# prepub.acl").expect("the access list");
-    let (list, _) = list.split_once("```").expect("its end");
-    assert!(list.contains("user stratum0.example.org\n"));
-    format!("#{}", list.replace("stratum0.example.org", publisher))
-}
+/// What `prepub site broker` writes, and the manual shows.
+pub const CONFIGURATION: &str = include_str!("../../../packaging/mosquitto/prepub.conf");
+pub const ACCESS: &str = include_str!("../../../packaging/mosquitto/prepub.acl");
+/// Where these files look for one another, and which publisher they name.
+const PLACE: &str = "/etc/mosquitto/prepub/";
+const PUBLISHER: &str = "stratum0.example.org";
 
 /// A port that nobody has at the moment.
 pub fn free_port() -> u16 {
@@ -49,23 +45,39 @@ impl Mosquitto {
         fs::create_dir_all(dir).unwrap();
         let name: NodeName = "broker".parse().unwrap();
         let subject = Subject {
-            role: Role::Site,
+            role: Role::Broker,
             name: &name,
             hosts: &["127.0.0.1", "localhost"],
         };
-        let issued = authority.issue(subject, SystemTime::now()).unwrap();
+        let now = SystemTime::now();
+        let issued = authority.issue(subject, now).unwrap();
+        let access = ACCESS.replace(PUBLISHER, publisher);
+        fs::write(dir.join("prepub.conf"), CONFIGURATION).unwrap();
+        fs::write(dir.join("prepub.acl"), access).unwrap();
         fs::write(dir.join("ca.crt"), authority.certificate_pem().unwrap()).unwrap();
+        fs::write(
+            dir.join("crl.pem"),
+            authority.revocations(&[], now).unwrap(),
+        )
+        .unwrap();
         fs::write(dir.join("broker.crt"), &issued.certificate).unwrap();
         fs::write(dir.join("broker.key"), &issued.key).unwrap();
-        fs::write(dir.join("access"), access(publisher)).unwrap();
+        Self::set_up_at(port, dir)
+    }
+
+    /// With the files that lie in `dir`, as the manual says, but for the place and the port.
+    pub fn set_up_at(port: u16, dir: &Path) -> Self {
         let at = dir.display();
-        let conf = format!(
-            "listener {port} 127.0.0.1\ncafile {at}/ca.crt\ncertfile {at}/broker.crt\n\
-             keyfile {at}/broker.key\nrequire_certificate true\nuse_identity_as_username true\n\
-             acl_file {at}/access\nallow_anonymous false\npersistence true\n\
-             persistence_location {at}/\nuser root\nlog_dest file {at}/log\n"
+        let text = fs::read_to_string(dir.join("prepub.conf")).unwrap();
+        assert!(text.contains("listener 8883\n") && text.contains(PLACE));
+        let text = text
+            .replace("listener 8883", &format!("listener {port} 127.0.0.1"))
+            .replace(PLACE, &format!("{at}/"));
+        // what the main configuration of a distribution says
+        let main = format!(
+            "persistence true\npersistence_location {at}/\nuser root\nlog_dest file {at}/log\n"
         );
-        fs::write(dir.join("conf"), conf).unwrap();
+        fs::write(dir.join("conf"), text + &main).unwrap();
         let mut broker = Self {
             port,
             dir: dir.to_owned(),
