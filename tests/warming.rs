@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use formats::warm::identity::Authority;
+use receiver::Clock;
 use receiver::config::Config;
 use receiver::daemon::Daemon;
 use store::{DirStore, Durability, ObjectStore};
@@ -51,8 +51,13 @@ impl Site {
 
     /// Where its enrolment goes.
     fn enrolment(&self) -> String {
-        let path = self.dir.path().join("enrolments/publisher.toml");
-        path.to_str().unwrap().to_owned()
+        self.enrolment_of("publisher")
+    }
+
+    /// Where one of several publishers' goes.
+    fn enrolment_of(&self, publisher: &str) -> String {
+        let path = self.dir.path().join("enrolments").join(publisher);
+        path.with_extension("toml").to_str().unwrap().to_owned()
     }
 
     fn start(&mut self, listen: &str) {
@@ -68,14 +73,16 @@ impl Site {
             at("spool"),
         );
         let config = Config::parse(&text, Path::new("receiver.toml")).unwrap();
-        let clock = || {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            now.unwrap().as_secs()
+        let since = Instant::now();
+        let clock = Clock {
+            wall: Arc::new(|| {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                now.unwrap().as_secs()
+            }),
+            steady: Arc::new(move || since.elapsed().as_secs()),
         };
         let runtime = Runtime::new().unwrap();
-        let daemon = runtime
-            .block_on(Daemon::start(config, Arc::new(clock)))
-            .unwrap();
+        let daemon = runtime.block_on(Daemon::start(config, clock)).unwrap();
         self.running = Some((runtime, daemon));
     }
 
@@ -217,10 +224,19 @@ fn over_a_broker_or_without_it_the_same_is_published() {
     let own = ["site", "add", "stratum0", "--url", &url, "--output", &file];
     assert!(sandbox.fails(2, own).contains("own name"));
     sandbox.ok(["site", "add", "cern", "--url", &url, "--output", &file]);
-    let read = |name: &str| fs::read(sandbox.state().join("sites").join(name)).unwrap();
-    let authority = Authority::from_pem(&read("ca.crt"), &read("ca.key")).unwrap();
     let dir = site.dir.path().join("broker");
-    let mut broker = Mosquitto::start_at(port, &dir, &authority, "stratum0");
+    let set_up = [
+        "site",
+        "broker",
+        "127.0.0.1",
+        "--output",
+        dir.to_str().unwrap(),
+    ];
+    sandbox.ok(set_up);
+    assert!(sandbox.fails(2, set_up).contains("is there already"));
+    let mode = fs::metadata(dir.join("broker.key")).unwrap().permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+    let mut broker = Mosquitto::set_up_at(port, &dir);
     site.start(&at);
     sandbox.mount();
     let trouble = |sandbox: &Sandbox| {
@@ -256,4 +272,34 @@ fn over_a_broker_or_without_it_the_same_is_published() {
     assert_eq!(heard(&site), before);
     broker.up();
     site.until("it is back", |_| trouble(&sandbox).is_null());
+}
+
+/// One host has one address, and a certificate of each publisher: each gets to see its own.
+#[test]
+fn one_receiver_is_the_site_of_two_publishers() {
+    if skip_unless(can_mount(), "/dev/fuse") {
+        return;
+    }
+    let (mut site, at) = (Site::new(), free().to_string());
+    let port = at.rsplit(':').next().unwrap();
+    let publishers = ["one", "two"].map(|name| {
+        let mut sandbox = Sandbox::new();
+        sandbox.configure(&format!("[warm]\nname = {name:?}\ncommit_anyway = false\n"));
+        sandbox.ok(["mkfs", REPO]);
+        sandbox.mount();
+        let (url, file) = (format!("https://localhost:{port}"), site.enrolment_of(name));
+        sandbox.ok(["site", "add", "cern", "--url", &url, "--output", &file]);
+        sandbox
+    });
+    fs::copy(site.enrolment_of("one"), site.enrolment()).unwrap();
+    fs::remove_file(site.enrolment_of("one")).unwrap();
+    site.start(&at);
+    for (at, sandbox) in publishers.iter().enumerate() {
+        files(sandbox, &format!("of-{at}"), 30);
+        let committed = sandbox.json(["commit", REPO]);
+        assert_eq!(committed["stratum1"][0]["state"], "warm", "{committed}");
+        assert_eq!(committed["stratum1"][0]["objects"], 30);
+        site.until("told of the revision", |site| site.heard() == at as u64 + 1);
+    }
+    assert_eq!(site.objects(), 60);
 }

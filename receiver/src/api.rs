@@ -238,7 +238,7 @@ async fn whoami(State(shared): State<Shared>, Extension(peer): Extension<Peer>) 
                 "site": who.enrolment.site.as_str(),
                 "version": env!("CARGO_PKG_VERSION"),
                 "repositories": rooms,
-                "time": (here.clock)(),
+                "time": here.clock.now(),
             }))
         });
         Ok(Json(rooms.await?).into_response())

@@ -281,9 +281,15 @@ fn enrolments(config: &Config, trust: &Trust, now: SystemTime, report: &mut Repo
     for who in &trust.enrolled {
         let name = format!("enrolment of {}", who.enrolment.publisher);
         let hint = format!("have it renewed: `prepub site add {}`", who.enrolment.site);
+        if who.begins().is_ok_and(|begins| begins > now) {
+            let found = "its certificate is not valid yet: this machine's clock is behind, or the publisher's was ahead when it was made";
+            let hint = format!("set both clocks by NTP; then, if it says so still: {hint}");
+            report.add(&name, Verdict::Failed, found, &hint);
+        }
         match who.ends() {
             Ok(ends) if ends <= now => {
-                report.add(&name, Verdict::Failed, "its certificate has run out", &hint);
+                let found = "its certificate has run out, by this machine's clock";
+                report.add(&name, Verdict::Failed, found, &hint);
             }
             Ok(ends) if ends <= now + SOON => {
                 report.add(

@@ -6,7 +6,8 @@
 //!
 //! 1. snapshots and garbage collections are held off, so that none is relying on anything meanwhile;
 //! 2. what the catalogs that arrived since it was opened refer to, stays ([`references`]);
-//! 3. what another transaction announced, stays, and is that one's to remove if it comes to nothing.
+//! 3. what another transaction announced, stays, and is that one's to remove if it comes to nothing;
+//!    what a published one did is the replica's, whatever the catalogs say.
 //!
 //! Whatever cannot be told makes everything stay until the next look. It goes on where it was stopped:
 //! a transaction is forgotten when nothing of it is left to decide.
@@ -59,6 +60,26 @@ pub enum ExpiryError {
     Injected(#[from] Injected),
 }
 
+/// What time it is, before anything is found too old.
+pub fn look(site: &Site) {
+    let now = site.clock.now();
+    let mut oldest: Option<u64> = None;
+    let txns = site.repos().keys().flat_map(|repo| site.ledger.of(repo));
+    for txn in txns {
+        if let Err(error) = txn.restamp(now) {
+            tracing::warn!(txn = txn.key().txn, "{}", store::chain(&error));
+        }
+        let since = txn.touched();
+        oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
+    }
+    if let Err(error) = site.ages.look(oldest) {
+        tracing::warn!(
+            "after a restart things look younger: {}",
+            store::chain(&error)
+        );
+    }
+}
+
 /// One replica's turn. What goes wrong is logged and counted, and tried again at the next look.
 pub fn sweep(site: &Site, repo: &Repo) {
     let name = &repo.replica.name;
@@ -103,7 +124,7 @@ fn is_due(site: &Site, txn: &Transaction) -> bool {
         State::GivenUp => true,
         State::Published => false,
         State::Open => {
-            let age = (site.clock)().saturating_sub(txn.touched());
+            let age = site.ages.age(txn.touched());
             age > site.config.keep.unpublished.0.as_secs()
         }
     }
@@ -122,7 +143,7 @@ fn expire(site: &Site, repo: &Repo, txn: &Arc<Transaction>) -> Result<bool, Expi
         if !is_due(site, txn) {
             return Ok(false);
         }
-        txn.give_up((site.clock)())?;
+        txn.give_up(site.clock.now())?;
     }
     failpoint::pass("expiry::given_up")?;
     let opened = txn.about().opened;
@@ -137,9 +158,14 @@ fn expire(site: &Site, repo: &Repo, txn: &Arc<Transaction>) -> Result<bool, Expi
         }
         slice.sort_unstable();
         slice.dedup();
+        let all = slice.len();
+        keep_unpublished(site, repo, &mut slice)?;
+        let (mut removed, mut spared) = (0, (all - slice.len()) as u64);
         let mut needed = Needed::new(slice);
-        references::mark(repo, opened, &site.work_dir(), &mut needed)?;
-        let (mut removed, mut spared) = (0, 0);
+        // catalogs are read for those alone that may go
+        if !needed.records().is_empty() {
+            references::mark(repo, opened, &site.work_dir(), &mut needed)?;
+        }
         for group in needed.records().chunks(GROUP) {
             let _alone = repo.vault.gate.write();
             if txn.about().state != State::GivenUp {
@@ -160,6 +186,34 @@ fn expire(site: &Site, repo: &Repo, txn: &Arc<Transaction>) -> Result<bool, Expi
     site.ledger.forget(txn)?;
     failpoint::pass("expiry::forgotten")?;
     Ok(true)
+}
+
+/// What a published transaction announced is the replica's: most of what went out before its commit.
+fn keep_unpublished(
+    site: &Site,
+    repo: &Repo,
+    records: &mut Vec<Record>,
+) -> Result<(), ExpiryError> {
+    for other in site.ledger.of(&repo.replica.name) {
+        if other.about().state != State::Published {
+            continue;
+        }
+        let Some(names) = other.names()? else {
+            continue;
+        };
+        let mut left = Vec::with_capacity(records.len());
+        for record in records.drain(..) {
+            let found = match listed(&record) {
+                Some(object) => names.find(&object.name)?,
+                None => None,
+            };
+            if found.is_none() {
+                left.push(record);
+            }
+        }
+        *records = left;
+    }
+    Ok(())
 }
 
 /// Removes those of a group that nobody needs; says how many went and how many stay.

@@ -15,6 +15,7 @@
 //! that one may have brought an object which both announced.
 
 mod record;
+mod restamp;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -421,7 +422,7 @@ fn children(dir: &Path) -> Result<impl Iterator<Item = String>> {
 }
 
 /// At every instant, a power loss included, the file is the old or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
     let write = || {
         let mut file = File::create(&new)?;

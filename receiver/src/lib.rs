@@ -8,7 +8,7 @@
 //!
 //! In reading order: what a site is configured for ([`config`], [`replica`]) and whom it knows
 //! ([`trust`]); what a transaction is ([`ledger`], [`names`]) and how its objects come in ([`vault`],
-//! [`headroom`]); how they go again ([`expiry`]); all of it behind one door ([`site`]), at which
+//! [`headroom`]); how they go again ([`expiry`], [`age`]); all of it behind one door ([`site`]), at which
 //! publishers knock ([`api`]), which goes and asks ([`pull`]), or which hears a
 //! [`broker`]; and what is around it: [`snapshot`],
 //! [`metrics`], [`local`], [`doctor`], [`daemon`].
@@ -18,9 +18,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod age;
 pub mod api;
 pub mod broker;
 pub mod config;
+#[cfg(test)]
+mod corpus;
 pub mod daemon;
 pub mod doctor;
 pub mod expiry;
@@ -37,7 +40,4 @@ pub mod snapshot;
 pub mod trust;
 pub mod vault;
 
-use std::sync::Arc;
-
-/// Tells the time, in seconds since 1970.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+pub use age::Clock;

@@ -10,9 +10,10 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{CommandFactory, Parser, Subcommand};
+use receiver::Clock;
 use receiver::config::{Config, DEFAULT_FILE};
 use receiver::daemon::Daemon;
 use receiver::doctor::{self, Verdict};
@@ -104,7 +105,12 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 async fn serve(config: Config) -> Result<Arc<Site>, Failure> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    let daemon = Daemon::start(config, Arc::new(now)).await?;
+    let since = Instant::now();
+    let clock = Clock {
+        wall: Arc::new(now),
+        steady: Arc::new(move || since.elapsed().as_secs()),
+    };
+    let daemon = Daemon::start(config, clock).await?;
     let at = match daemon.listen {
         Some(at) => format!("taking objects on {at}"),
         None => "asking publishers for objects".to_owned(),

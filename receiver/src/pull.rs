@@ -4,7 +4,7 @@
 //! GET  /v1/work?wait=S                      what is to be had, or was published; waits for it
 //! GET  /v1/REPO/transactions/TXN/objects    the list           POST .../missing  the answer to it
 //! POST /v1/REPO/transactions/TXN/bundle     names -> a bundle of them, or of the first that fit
-//! POST /v1/REPO/transactions/TXN/kept       acknowledged       POST .../seen     published was heard
+//! POST /v1/REPO/transactions/TXN/kept       acknowledged       POST .../seen     its end was heard
 //! ```
 //! The same doors are gone through as where a publisher calls ([`crate::site`]); only who calls whom
 //! is turned round. One publisher never waits for another. A failure is tried again after a pause.
@@ -52,6 +52,9 @@ struct Work {
     transactions: Vec<Offer>,
     #[serde(default)]
     published: Vec<Visible>,
+    /// What came to nothing.
+    #[serde(default)]
+    given_up: Vec<Offer>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -93,7 +96,7 @@ pub async fn run(site: Arc<Site>, mut stop: watch::Receiver<bool>) {
 /// # Errors
 /// [`PullError`].
 pub async fn greet(who: &Enrolled, url: &str) -> Result<Option<SystemTime>, PullError> {
-    let mut client = Client::connect(who, url).await?;
+    let mut client = Client::connect(who, url, None).await?;
     client.get("/v1/work?wait=0").await?;
     Ok(client.their_time())
 }
@@ -117,7 +120,7 @@ async fn ask(site: Arc<Site>, who: Arc<Enrolled>, url: String) {
 
 /// One connection, for as long as it holds.
 async fn once(site: &Arc<Site>, who: &Arc<Enrolled>, url: &str) -> Result<(), PullError> {
-    let mut client = Client::connect(who, url).await?;
+    let mut client = Client::connect(who, url, Some(&site.instance)).await?;
     loop {
         let work = client.get(&format!("/v1/work?wait={WAIT_SECONDS}")).await?;
         let work: Work = match work {
@@ -139,10 +142,23 @@ async fn once(site: &Arc<Site>, who: &Arc<Enrolled>, url: &str) -> Result<(), Pu
                 let (here, published) = (Arc::clone(site), visible.published.clone());
                 blocking(move || here.published(&visit, &published)).await?;
             }
-            let path = format!("/v1/{}/transactions/{}/seen", visible.repo, visible.txn);
-            client.post(&path, "application/json", Vec::new()).await?;
+            seen(&mut client, &visible.repo, &visible.txn).await?;
+        }
+        for over in &work.given_up {
+            if let Ok(visit) = site.visit(who, &over.repo, &over.txn) {
+                let here = Arc::clone(site);
+                blocking(move || here.give_up(&visit)).await?;
+            }
+            seen(&mut client, &over.repo, &over.txn).await?;
         }
     }
+}
+
+/// Says that we heard how a transaction ended.
+async fn seen(client: &mut Client, repo: &str, txn: &str) -> Result<(), PullError> {
+    let path = format!("/v1/{repo}/transactions/{txn}/seen");
+    client.post(&path, "application/json", Vec::new()).await?;
+    Ok(())
 }
 
 /// Fetches one transaction's objects.

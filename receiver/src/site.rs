@@ -17,9 +17,10 @@ use store::ObjectStore;
 use store::peer::Peer;
 
 use crate::Clock;
+use crate::age::Ages;
 use crate::config::Config;
 use crate::expiry;
-use crate::ledger::{Key, Ledger, LedgerError, State};
+use crate::ledger::{self, Key, Ledger, LedgerError, State};
 use crate::metrics::Metrics;
 use crate::names::{List, Record, record};
 use crate::refusal::Refusal;
@@ -49,6 +50,9 @@ pub enum SiteError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// OpenSSL.
+    #[error("no random numbers")]
+    NoInstance,
 }
 
 /// A replica and what guards it.
@@ -70,6 +74,10 @@ pub struct Site {
     pub ledger: Ledger,
     /// Tells the time.
     pub clock: Clock,
+    /// How long ago something was.
+    pub ages: Ages,
+    /// What tells this receiver from another one of the same enrolment.
+    pub instance: String,
     /// What runs after a publication.
     pub snapshots: Snapshots,
     repos: BTreeMap<String, Arc<Repo>>,
@@ -122,12 +130,15 @@ impl Site {
         if repos.is_empty() {
             return Err(SiteError::NoReplica);
         }
+        let ledger = Ledger::open(&config.state_dir)?;
         Ok(Self {
-            ledger: Ledger::open(&config.state_dir)?,
+            ledger,
             metrics: Metrics::default(),
             snapshots: Snapshots::new(&config, repos.keys()),
             trust: RwLock::new(Arc::new(Trust::read(&config.enrolments))),
             repos,
+            instance: instance(&config.state_dir)?,
+            ages: Ages::open(&config.state_dir, clock.clone()),
             clock,
             config,
         })
@@ -210,7 +221,7 @@ impl Site {
             records.push(record(&listed?));
         }
         let list = List::new(records);
-        let now = (self.clock)();
+        let now = self.clock.now();
         let publisher = visit.who.enrolment.publisher.as_str();
         let session = new_session()?;
         let txn = {
@@ -287,7 +298,7 @@ impl Site {
     pub fn published(&self, visit: &Visit, published: &Published) -> Result<(), Refusal> {
         if let Some(txn) = self.ledger.get(&visit.key) {
             let _stays = visit.repo.vault.gate.read();
-            txn.published((self.clock)())?;
+            txn.published(self.clock.now())?;
         }
         self.metrics.published.one();
         tracing::info!(
@@ -311,13 +322,14 @@ impl Site {
         let _stays = visit.repo.vault.gate.read();
         // one that was published needs nothing any more, and one that was given up is
         if txn.about().state == State::Open {
-            txn.give_up((self.clock)())?;
+            txn.give_up(self.clock.now())?;
         }
         Ok(())
     }
 
     /// Removes what nobody needs any more, in every replica.
     pub fn sweep(&self) {
+        expiry::look(self);
         for repo in self.repos.values() {
             expiry::sweep(self, repo);
         }
@@ -328,6 +340,18 @@ impl Site {
     pub fn work_dir(&self) -> PathBuf {
         self.config.state_dir.join("work")
     }
+}
+
+/// The receiver that has a state, by a name that nobody else has: it is drawn once.
+fn instance(state: &std::path::Path) -> Result<String, SiteError> {
+    let path = state.join("instance");
+    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    if known.len() == 2 * SESSION_BYTES && known.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(known);
+    }
+    let new = new_session().map_err(|_| SiteError::NoInstance)?;
+    ledger::replace(&path, new.as_bytes())?;
+    Ok(new)
 }
 
 fn new_session() -> Result<String, Refusal> {

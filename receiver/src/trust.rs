@@ -47,6 +47,15 @@ impl Enrolled {
             && *name == self.enrolment.publisher
     }
 
+    /// When the site's certificate, and its authority's, begin.
+    ///
+    /// # Errors
+    /// A time that is none.
+    pub fn begins(&self) -> Result<SystemTime, formats::warm::IdentityError> {
+        let own = formats::warm::identity::not_before(&self.credentials.certificate)?;
+        Ok(own.max(formats::warm::identity::not_before(&self.credentials.ca)?))
+    }
+
     /// When the site's certificate ends.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ fn look(receiver: &Running) {
 }
 
 /// A catalog of a revision that somebody published, as a snapshot stores it.
-fn catalog_of(world: &World, needs: &[Object]) {
+pub fn catalog_of(world: &World, needs: &[Object]) {
     let mut rows = vec![made::dir("")];
     for (n, (listed, _)) in needs.iter().enumerate() {
         let content = Content::Whole(listed.name.hash);
@@ -26,7 +26,7 @@ fn catalog_of(world: &World, needs: &[Object]) {
 }
 
 /// Data objects alone: what is cut into chunks takes other rows.
-fn plain(range: std::ops::Range<u64>) -> Vec<Object> {
+pub fn plain(range: std::ops::Range<u64>) -> Vec<Object> {
     let data = |(listed, _): &Object| listed.name.kind == formats::ObjectKind::Data;
     objects(range).into_iter().filter(data).collect()
 }
@@ -194,5 +194,29 @@ fn announced_again_it_lives_on() {
     assert_eq!(missing.absent.count(), 0);
     look(&receiver);
     assert_eq!(world.there(&all), 10);
+    receiver.end();
+}
+
+/// What went out while staging went on, and was committed in a transaction of its own: the first is given up,
+/// and its objects are the replica's. Where a replica has no catalogs to read, nothing is in doubt.
+#[test]
+fn what_was_published_by_another_transaction_is_not_looked_up() {
+    let world = World::new();
+    let receiver = world.start();
+    let mut caller = world.call(receiver.at());
+    let all = plain(0..40);
+    caller.push("early", &all);
+    caller.push("commit", &all[..20]);
+    caller.published("commit");
+    caller.give_up("early");
+    look(&receiver);
+    assert_eq!(world.there(&all), 20);
+    assert_eq!(world.there(&all[..20]), 20);
+    assert_eq!(receiver.site.metrics.objects_spared.get(), 20);
+    assert_eq!(
+        receiver.site.ledger.of(REPO).len(),
+        0,
+        "nothing older is left to wait for"
+    );
     receiver.end();
 }

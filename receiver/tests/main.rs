@@ -10,6 +10,7 @@ mod support;
 
 mod broker;
 mod bucket;
+mod clocks;
 mod crash;
 mod doctor;
 mod expiry;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
-use axum::http::{Method, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, Response, StatusCode, Uri, header};
 use axum::{Extension, Router};
 use formats::ObjectName;
 use formats::warm::bundle::BUNDLE_TYPE;
@@ -34,6 +34,9 @@ struct Said {
     order: Vec<Object>,
     is_open: bool,
     published: bool,
+    given_up: bool,
+    /// Which receiver of its name asked.
+    instances: BTreeSet<String>,
     /// Sent with other bytes once.
     damage: BTreeSet<String>,
     kept: BTreeSet<String>,
@@ -111,9 +114,12 @@ async fn answer(
     Extension(peer): Extension<Peer>,
     method: Method,
     uri: Uri,
+    headers: HeaderMap,
     body: Body,
 ) -> Response<Body> {
     let body = to_bytes(body, usize::MAX).await.unwrap();
+    let instance = headers["x-prepub-instance"].to_str().unwrap();
+    said.lock().instances.insert(instance.to_owned());
     if uri.path() == "/v1/work" {
         return work(&said, &peer).await;
     }
@@ -135,7 +141,7 @@ async fn answer(
         }
         (Method::POST, "seen") => {
             said.seen += 1;
-            said.published = false;
+            (said.published, said.given_up) = (false, false);
             nothing()
         }
         other => panic!("{other:?} of {uri}"),
@@ -146,12 +152,15 @@ async fn work(said: &Mutex<Said>, peer: &Peer) -> Response<Body> {
     let name = format!("{} {}", peer.identity.role, peer.identity.name);
     said.lock().callers.insert(name);
     for _ in 0..20 {
-        let (is_open, published) = {
+        let (is_open, published, given_up) = {
             let said = said.lock();
-            (said.is_open, said.published)
+            (said.is_open, said.published, said.given_up)
         };
-        if is_open || published {
+        if is_open || published || given_up {
             let mut work = serde_json::json!({"transactions": [], "published": []});
+            if given_up {
+                work["given_up"] = serde_json::json!([{"repo": REPO, "txn": TXN}]);
+            }
             if is_open {
                 work["transactions"] =
                     serde_json::json!([{"repo": REPO, "txn": TXN, "objects": 1, "bytes": 1}]);
@@ -257,6 +266,25 @@ fn it_goes_on_after_a_restart() {
     while world.there(&all) < 200 {
         std::thread::sleep(Duration::from_millis(20));
     }
+    receiver.end();
+    let said = double.said.lock();
+    assert_eq!(said.instances.len(), 1, "it is the same receiver");
+}
+
+/// What came to nothing is heard, and goes without waiting for its time.
+#[test]
+fn it_hears_that_something_came_to_nothing() {
+    let mut world = World::new();
+    let all = objects(0..60);
+    let double = Double::start(world.publisher.own(), all.clone());
+    pulling(&mut world, double.at);
+    let receiver = world.start();
+    double.until(|said| !said.is_open);
+    assert_eq!(world.there(&all), 60);
+    double.said.lock().given_up = true;
+    double.until(|said| said.seen > 0);
+    receiver.site.sweep();
+    assert_eq!(world.there(&all), 0);
     receiver.end();
 }
 

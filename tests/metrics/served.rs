@@ -190,7 +190,11 @@ fn the_receivers_figures_are_those_of_the_documentation() {
     );
     let config = Config::parse(&text, Path::new("receiver.toml")).unwrap();
     let runtime = Runtime::new().unwrap();
-    let daemon = runtime.block_on(Daemon::start(config, Arc::new(|| 1_700_000_000)));
+    let clock = receiver::Clock {
+        wall: Arc::new(|| 1_700_000_000),
+        steady: Arc::new(|| 0),
+    };
+    let daemon = runtime.block_on(Daemon::start(config, clock));
     let daemon = daemon.unwrap();
     let local: SocketAddr = daemon.local;
     let text = until(local, "/metrics", |_, text| {

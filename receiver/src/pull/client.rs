@@ -24,6 +24,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(15);
 const ANSWER_WAIT: Duration = Duration::from_secs(90);
 /// The longest answer in JSON.
 const JSON_BYTES_MAX: usize = 4 << 20;
+/// Two receivers of one enrolment are told apart by it.
+const INSTANCE_HEADER: &str = "x-prepub-instance";
 /// Of a failure's body so much is shown.
 const SHOWN_BYTES: usize = 500;
 
@@ -96,13 +98,19 @@ pub struct Client {
     sender: SendRequest<Full<Bytes>>,
     url: String,
     host: HeaderValue,
+    /// Who of this name we are; none: somebody who only looks.
+    instance: Option<HeaderValue>,
     /// What the last answer said.
     date: Option<SystemTime>,
 }
 
 impl Client {
     /// Connects to a publisher, and to nobody else.
-    pub async fn connect(who: &Enrolled, url: &str) -> Result<Self, PullError> {
+    pub async fn connect(
+        who: &Enrolled,
+        url: &str,
+        instance: Option<&str>,
+    ) -> Result<Self, PullError> {
         let bad = || PullError::Url(url.to_owned());
         let uri: axum::http::Uri = url.parse().map_err(|_| bad())?;
         let host = uri.host().ok_or_else(bad)?;
@@ -129,6 +137,7 @@ impl Client {
         Ok(Self {
             sender,
             host: HeaderValue::from_str(&format!("{host}:{port}")).map_err(|_| bad())?,
+            instance: instance.and_then(|instance| HeaderValue::from_str(instance).ok()),
             url: url.trim_end_matches('/').to_owned(),
             date: None,
         })
@@ -162,7 +171,10 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Taken, PullError> {
         let what = format!("{}{path}", self.url);
-        let request = request.header(header::HOST, &self.host);
+        let mut request = request.header(header::HOST, &self.host);
+        if let Some(instance) = &self.instance {
+            request = request.header(INSTANCE_HEADER, instance);
+        }
         let request = request.body(Full::new(Bytes::from(body)));
         let request = request.map_err(|_| PullError::Answer(what.clone()))?;
         let broken = |source| PullError::Broken {

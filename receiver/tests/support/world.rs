@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use formats::warm::enrolment::Enrolment;
 use formats::{ObjectKind, ObjectName};
+use receiver::Clock;
 use receiver::config::Config;
 use receiver::daemon::Daemon;
 use receiver::site::Site;
@@ -39,6 +40,7 @@ pub struct Running {
     pub site: Arc<Site>,
     pub at: Option<SocketAddr>,
     pub local: SocketAddr,
+    passed: Arc<AtomicU64>,
     ahead: Arc<AtomicU64>,
 }
 
@@ -108,20 +110,30 @@ impl World {
     }
 
     pub fn start(&self) -> Running {
+        self.start_ahead(0)
+    }
+
+    /// On a machine whose clock is so many seconds ahead.
+    pub fn start_ahead(&self, seconds: u64) -> Running {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
-        let ahead = Arc::new(AtomicU64::new(0));
+        let [passed, ahead] = [0, seconds].map(|at| Arc::new(AtomicU64::new(at)));
         let clock = {
-            let ahead = Arc::clone(&ahead);
-            move || {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-                now.as_secs() + ahead.load(Ordering::SeqCst)
+            let (passed, ahead) = (Arc::clone(&passed), Arc::clone(&ahead));
+            let (steady, begun) = (Arc::clone(&passed), Instant::now());
+            Clock {
+                wall: Arc::new(move || {
+                    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+                    let more = passed.load(Ordering::SeqCst) + ahead.load(Ordering::SeqCst);
+                    now.as_secs() + more
+                }),
+                steady: Arc::new(move || begun.elapsed().as_secs() + steady.load(Ordering::SeqCst)),
             }
         };
-        let daemon = runtime.block_on(Daemon::start(self.config(), Arc::new(clock)));
+        let daemon = runtime.block_on(Daemon::start(self.config(), clock));
         let daemon = daemon.unwrap_or_else(|e| panic!("{e:?}"));
         Running {
             site: Arc::clone(&daemon.site),
@@ -129,6 +141,7 @@ impl World {
             local: daemon.local,
             daemon: Some(daemon),
             runtime,
+            passed,
             ahead,
         }
     }
@@ -219,9 +232,14 @@ impl Running {
         self.at.unwrap()
     }
 
-    /// The clock is so much later.
+    /// So much time passes.
     pub fn pass(&self, seconds: u64) {
-        self.ahead.fetch_add(seconds, Ordering::SeqCst);
+        self.passed.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// The machine's clock is wrong from now on, by so many seconds: it is ahead.
+    pub fn set_ahead(&self, seconds: u64) {
+        self.ahead.store(seconds, Ordering::SeqCst);
     }
 
     pub fn end(mut self) {
