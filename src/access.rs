@@ -49,6 +49,7 @@ fn needs(request: &Request) -> Needs<'_> {
         | Request::SiteAdd(_)
         | Request::SiteRevoke(_)
         | Request::SiteList
+        | Request::SiteBroker(_)
         | Request::Unmount(_) => Needs::Owner,
     }
 }
@@ -187,6 +188,7 @@ mod tests {
             (request("site-add", r#","site":"cern""#), [false; 4]),
             (request("site-revoke", r#","site":"cern""#), [false; 4]),
             (request("site-list", ""), [false; 4]),
+            (request("site-broker", r#","hosts":["b"]"#), [false; 4]),
             (request("unmount", r#","staged":"discard""#), [false; 4]),
         ];
         let peer = |uid, groups: &[u32]| Peer {

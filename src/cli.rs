@@ -16,7 +16,7 @@ pub use helpers::{Config, ConfigCommand, Doctor, Util, UtilCommand};
 pub use mounting::{Mount, Unmount};
 pub use repository::{Check, CompressionArg, HashArg, Mkfs, Resign, Rmfs};
 pub use revisions::{Rollback, Tag, TagAdd, TagCommand, TagList, TagRemove};
-pub use site::{Site, SiteAdd, SiteCommand};
+pub use site::{Site, SiteAdd, SiteBroker, SiteCommand};
 pub use staged::{Abort, Commit, Diff, Status};
 
 const STYLES: Styles = Styles::styled()
@@ -163,6 +163,7 @@ impl Command {
                 SiteCommand::Add(args) => &args.json,
                 SiteCommand::Revoke(args) => &args.json,
                 SiteCommand::List(args) => &args.json,
+                SiteCommand::Broker(args) => &args.json,
             },
             Self::Mount(_) | Self::Config(_) | Self::Util(_) => return false,
         };

@@ -183,6 +183,7 @@ impl Engine {
             Request::SiteAdd(args) => json(self.site_add(args)?),
             Request::SiteRevoke(args) => json(self.site_revoke(args)?),
             Request::SiteList => json(self.site_list()?),
+            Request::SiteBroker(args) => json(self.site_broker(args)?),
             Request::Unmount(args) => json(hook::before_unmount(self, args.staged, watch)?),
         }
     }

@@ -4,7 +4,7 @@
 //! GET  /v1/work?wait=SECONDS                  what to fetch, what became visible; 204: nothing
 //! GET  /v1/REPO/transactions/TXN/objects      the list       POST .../missing   the answer to it
 //! POST /v1/REPO/transactions/TXN/bundle       names -> objects, as many as go into one
-//! POST /v1/REPO/transactions/TXN/kept         acknowledged   POST .../seen      heard that it is visible
+//! POST /v1/REPO/transactions/TXN/kept         acknowledged   POST .../seen      heard how it ended
 //! ```
 //! TLS and who is who are `store::peer`'s, what a site may have is `commit::warm::pull`'s: here bytes are
 //! passed on and answers worded.
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -47,6 +47,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// at, which is renewed in time.
 const FIRST_SITE: Duration = Duration::from_secs(2);
 const RENEWED: Duration = Duration::from_secs(3600);
+
+/// Which receiver of a site's name asks.
+const INSTANCE_HEADER: &str = "x-prepub-instance";
 
 /// Names that a site asks for or acknowledges at once.
 const NAMES: u32 = 65_536;
@@ -152,6 +155,9 @@ impl IntoResponse for Refusal {
             Self::Pull(error @ PullError::NotASite(_)) => {
                 (StatusCode::FORBIDDEN, "stranger", error.to_string())
             }
+            Self::Pull(error @ PullError::Duplicate(_)) => {
+                (StatusCode::CONFLICT, "duplicate", error.to_string())
+            }
             Self::Pull(error @ PullError::Unknown) => {
                 (StatusCode::NOT_FOUND, "no_transaction", error.to_string())
             }
@@ -197,10 +203,18 @@ async fn work(
     State(shared): State<Shared>,
     Extension(peer): Extension<Peer>,
     Query(asked): Query<Wait>,
+    headers: HeaderMap,
 ) -> Answer {
+    let instance = headers.get(INSTANCE_HEADER).and_then(|it| it.to_str().ok());
+    let instance = instance.map(str::to_owned);
     let deadline = Instant::now() + Duration::from_secs(asked.wait).min(WAIT_MAX);
     loop {
-        let work = for_site(&shared, &peer, |site| Ok(site.work())).await?;
+        let instance = instance.clone();
+        let work = for_site(&shared, &peer, move |site| {
+            site.arrives(instance.as_deref())?;
+            Ok(site.work())
+        });
+        let work = work.await?;
         if !work.is_empty() {
             return Ok(Json(work).into_response());
         }

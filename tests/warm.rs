@@ -100,10 +100,28 @@ fn a_commit_warms_the_sites_and_says_so() {
         site.until("told of the revision", |site| site.published().len() == 1);
     }
     sites[1].set(Fault::Away);
+    sites[0].set(Fault::Skewed(7200));
     let status = sandbox.json(["status", "--sites"]);
-    assert_eq!(status["sites"][0]["connected"], true);
-    assert_eq!(status["sites"][1]["connected"], false);
-    assert!(sandbox.ok(["status", "--sites"]).contains("not connected"));
+    let [cern, ral] = [0, 1].map(|at| status["sites"][at].clone());
+    assert_eq!(cern["connected"], true);
+    assert_eq!(cern["objects_sent"], 20);
+    assert!(cern["bytes_sent"].as_u64().unwrap() > 0 && cern["rate"].is_u64());
+    assert_eq!(
+        (&cern["behind_objects"], &cern["failures"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!(ral["connected"], false);
+    assert!(ral["failures"].as_u64().unwrap() > 0);
+    assert!(
+        ral["last_error"]
+            .as_str()
+            .unwrap()
+            .contains("cannot be reached")
+    );
+    let text = sandbox.ok(["status", "--sites"]);
+    for said in ["not connected", "20 objects", "s ahead of ours", "/s"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
     assert!(sandbox.json(["status"]).get("sites").is_none());
 }
 
@@ -175,4 +193,10 @@ fn objects_go_out_while_staging_goes_on() {
         committed["stratum1"][0]["objects"], 0,
         "nothing was left to send"
     );
+    // what it came with is not kept for anybody
+    cern.until("told that it is off", |site| site.given_up() == 1);
+    write(&sandbox.root().join("dropped"), b"more content");
+    cern.until("there before any commit", |site| site.kept().len() == 2);
+    sandbox.ok(["abort", REPO]);
+    cern.until("told that it is off", |site| site.given_up() == 2);
 }

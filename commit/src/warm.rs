@@ -12,8 +12,8 @@
 //!
 //! In reading order: who the sites are ([`registry`]); what is asked of them for a commit
 //! ([`policy`]); what is sent, on disk until every site has it ([`push`]); how one site gets it
-//! (`transfer`, over `client` and `lanes`); who does all this beside a commit, and after it
-//! ([`warmer`], over a `board`; `ending`, `standing`); what a site does that allows no inbound connection ([`pull`]); and what goes over a
+//! (`transfer`, over `client` and `lanes`; what is known of it is `seen`); who does all this beside a commit,
+//! and after it ([`warmer`], over a `board`; `sending`, `ending`, `standing`); what a site does that allows no inbound connection ([`pull`]); and what goes over a
 //! broker, where there is one (`broker`).
 //!
 //! Nothing a site does or fails to do reaches a commit but through its policy. Only `client.rs` speaks
@@ -25,21 +25,26 @@ pub mod push;
 pub mod registry;
 pub mod warmer;
 
+mod address;
 mod board;
 mod broker;
 mod client;
 mod control;
 mod ending;
 mod lanes;
+mod outcome;
 mod seen;
+mod sending;
 mod site;
 mod standing;
 mod transfer;
 
 pub use board::Clock;
 pub use broker::BrokerAddress;
+pub use outcome::{SiteOutcome, SiteState};
 pub use policy::{Policy, Quorum, Verdict};
-pub use push::{SiteOutcome, SiteState};
+pub use push::Claim;
 pub use registry::{NewSite, Registry, RegistryError, SiteEntry, Us, Way};
+pub use sending::Sending;
 pub use standing::SiteStatus;
-pub use warmer::{Options, WarmError, Warmer, Warming};
+pub use warmer::{OBJECTS_PER_PUSH, Options, WarmError, Warmer, Warming};

@@ -27,3 +27,4 @@ mod side_by_side;
 mod tags;
 mod virtual_dir;
 mod warm;
+mod warm_identity;

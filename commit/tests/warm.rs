@@ -9,7 +9,7 @@ use commit::warm::{NewSite, Policy, Quorum, Registry, SiteOutcome, SiteState, Wa
 use commit::{CommitError, Outcome, Progress, Step, Visible};
 
 use crate::support::checked::assert_checks;
-use crate::support::sites::{World, name_of, objects, options, policy};
+use crate::support::sites::{World, listed, name_of, objects, options, policy};
 use crate::support::stratum1::{Fault, Port};
 
 fn states(visible: &Visible) -> Vec<SiteState> {
@@ -440,18 +440,10 @@ fn a_slow_line_slows_its_own_site_alone() {
 fn objects_go_out_early_and_are_there_at_commit() {
     let world = World::new(1);
     let set = world.files(50);
-    let list: Vec<_> = objects(&set)
-        .into_iter()
-        .map(|name| {
-            let name = name.parse().unwrap();
-            let bytes = world.repo.staged.stored_size(&name).unwrap().unwrap();
-            formats::warm::Listed { name, bytes }
-        })
-        .collect();
     let places = vec![Arc::clone(&world.repo.staged)];
     world
         .warmer
-        .begin_early("test.example.org", &list, places)
+        .begin_early("test.example.org", &listed(&world, &set), places)
         .unwrap();
     world.sites[0].until("there early", |site| site.kept() == objects(&set));
     let bundles = world.sites[0].bundles();
@@ -462,7 +454,97 @@ fn objects_go_out_early_and_are_there_at_commit() {
         bundles,
         "nothing was left to send"
     );
+    // what it came with is forgotten by whoever keeps it for nobody, away or not, now or after a restart
     assert_eq!(world.sites[0].given_up(), 0);
+    world.sites[0].set(Fault::Away);
+    world.warmer.end_early("test.example.org", None);
+    world.sites[0].set(Fault::None);
+    let again = World::warmer_of(&world.repo);
+    again.catch_up();
+    world.sites[0].until("told that it is off", |site| site.given_up() == 1);
+    let left = world.repo.dir.path().join("sites/pushes/test.example.org");
+    world.sites[0].until("nothing is left of it", |_| {
+        std::fs::read_dir(&left).unwrap().count() == 0
+    });
+}
+
+#[test]
+fn what_went_out_early_is_ended_by_whoever_comes_after_a_crash() {
+    let world = World::new(1);
+    let early = |world: &World, count| {
+        let list = listed(world, &world.files(count));
+        let places = vec![Arc::clone(&world.repo.staged)];
+        let begun = world.warmer.begin_early("test.example.org", &list, places);
+        begun.unwrap().unwrap().commit
+    };
+    early(&world, 10);
+    early(&world, 20);
+    let all = objects(&world.files(20));
+    world.sites[0].until("there early", |site| site.kept() == all);
+    let world = World {
+        warmer: World::warmer_of(&world.repo),
+        ..world
+    };
+    world.warmer.settle("test.example.org");
+    world.warmer.catch_up();
+    let newest = early(&world, 30);
+    world.warmer.end_early("test.example.org", Some(&newest));
+    world.sites[0].until("told of two", |site| site.given_up() == 2);
+    let all = objects(&world.files(30));
+    world.sites[0].until("there early", |site| site.kept() == all);
+    assert_eq!(world.sites[0].given_up(), 2, "the newest is what is staged");
+}
+
+#[test]
+fn a_commit_of_many_objects_goes_out_in_parts() {
+    let world = World::in_parts(3, 7);
+    world.sites[2].set(Fault::Away);
+    let anyway = Policy {
+        commit_anyway: true,
+        reach_within: Duration::ZERO,
+        ..policy(Quorum::All)
+    };
+    let set = world.files(50);
+    let wanted = objects(&set);
+    let (count, parts) = (wanted.len() as u64, wanted.len().div_ceil(7));
+    assert!(parts > 5);
+    let visible = world.publish(set, anyway);
+    assert_eq!(
+        states(&visible),
+        [SiteState::Warm, SiteState::Warm, SiteState::Failed]
+    );
+    assert_eq!(visible.stratum1[0].objects, count);
+    assert_eq!(visible.stratum1[0].missing_objects, 0);
+    for site in &world.sites[..2] {
+        assert_eq!(site.kept(), wanted);
+        site.until("told of each part", |site| site.published().len() == parts);
+    }
+    let status = &world.warmer.status(false)[2];
+    assert_eq!((status.behind_revisions, status.behind_objects), (1, count));
+    let status = &world.warmer.status(false)[0];
+    assert_eq!((status.behind_revisions, status.objects_sent), (0, count));
+    assert!(status.bytes_sent > 0 && status.failures == 0);
+    world.sites[2].set(Fault::None);
+    let again = World::warmer_of(&world.repo);
+    again.catch_up();
+    world.sites[2].until("told of all", |site| site.published().len() == parts);
+    assert_eq!(world.sites[2].kept(), wanted);
+}
+
+#[test]
+fn one_part_that_fails_is_the_whole_commit_s_failure() {
+    let world = World::in_parts(2, 7);
+    world.sites[1].set(Fault::Full(40));
+    let set = world.files(50);
+    let parts = objects(&set).len().div_ceil(7);
+    let refused = world
+        .repo
+        .try_publish(&world.request(set, policy(Quorum::All)));
+    let Err(CommitError::Quorum { sites, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(sites[1].state, SiteState::Failed);
+    world.sites[0].until("told that all is off", |site| site.given_up() == parts);
 }
 
 #[test]

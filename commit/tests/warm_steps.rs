@@ -2,6 +2,8 @@
 //! comes next tells each of them what is true.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use commit::warm::{NewSite, Policy, Quorum, Registry, Way};
@@ -86,6 +88,49 @@ fn each_site_hears_how_it_ended() {
     }
 }
 
+/// Who settles what was interrupted leaves a commit alone that is still finding out how it ended.
+#[test]
+fn another_commit_does_not_speak_for_one_that_finds_out() {
+    let _alone = crate::alone();
+    let world = World::new(1);
+    let request = world.request(world.files(9), policy(Quorum::All));
+    let scenario = FailScenario::setup();
+    fail::cfg("warm::before_published", "return").unwrap();
+    let failed = commit::publish(
+        &request,
+        &world.repo.publisher,
+        &world.repo.txn_dir(),
+        &NoProgress,
+    );
+    scenario.teardown();
+    assert!(failed.is_err());
+    world.warmer.settle("test.example.org");
+    let publisher = world.repo.reopened();
+    let resumed = commit::resume(&world.repo.txn_dir(), &publisher, world.repo.now(), BOOT);
+    let Resumed::Done { visible, .. } = resumed.unwrap() else {
+        panic!("it is visible");
+    };
+    let revision = (visible.root_hash.to_string(), visible.revision);
+    let push = visible.push.as_ref().unwrap();
+    world
+        .warmer
+        .visible(push, revision, SystemTime::now())
+        .unwrap();
+    world.sites[0].until("told of it", |site| site.published().len() == 1);
+    assert_eq!(world.sites[0].given_up(), 0);
+    drop(request);
+    commit::txn::clear(&world.repo.txn_dir()).unwrap();
+    // and one that never finds out is spoken for
+    let request = world.request(world.files(9), policy(Quorum::All));
+    let scenario = FailScenario::setup();
+    fail::cfg("warm::before_published", "return").unwrap();
+    let _ = commit::publish(&request, &publisher, &world.repo.txn_dir(), &NoProgress);
+    scenario.teardown();
+    drop(request);
+    world.warmer.settle("test.example.org");
+    world.sites[0].until("told that it is off", |site| site.given_up() == 1);
+}
+
 /// Killed while objects are on their way: what arrived is not sent again.
 #[test]
 fn a_push_that_was_cut_by_a_crash_goes_on() {
@@ -157,9 +202,17 @@ fn a_site_is_told_again_where_it_may_not_have_been() {
     let _alone = crate::alone();
     let mut world = World::new(1);
     let scenario = FailScenario::setup();
-    fail::cfg("warm::told", "panic").unwrap();
+    let killed = Arc::new(AtomicBool::new(false));
+    let kill = Arc::clone(&killed);
+    let stop = move || {
+        kill.store(true, Ordering::SeqCst);
+        panic!("killed");
+    };
+    fail::cfg_callback("warm::told", stop).unwrap();
     world.publish(world.files(3), policy(Quorum::All));
     world.sites[0].until("told", |site| site.published().len() == 1);
+    // the answer, too, has come by then
+    world.sites[0].until("killed", |_| killed.load(Ordering::SeqCst));
     scenario.teardown();
     world.warmer = World::warmer_of(&world.repo);
     world.warmer.catch_up();

@@ -6,7 +6,7 @@ mod status;
 mod upkeep;
 
 pub use changes::{Aborted, Change, Committed, Diff, DroppedXattr, Limit, Seconds, Summary, What};
-pub use sites::{Site, SiteAdded, Sites};
+pub use sites::{BrokerFile, BrokerFiles, Site, SiteAdded, Sites};
 pub use status::{
     BrokerStatus, OpenFile, RepoStatus, SiteStatus, Staged, Status, Trouble, UnderWay,
 };

@@ -44,6 +44,8 @@ pub enum Request {
     SiteRevoke(SiteRevoke),
     /// Lists the sites.
     SiteList,
+    /// Issues a broker's certificate.
+    SiteBroker(SiteBroker),
     /// Ends the daemon.
     Unmount(Unmount),
 }
@@ -121,6 +123,13 @@ pub struct SiteAdd {
     /// Most bytes a second.
     #[serde(default)]
     pub bandwidth: Option<u64>,
+}
+
+/// `site-broker`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteBroker {
+    /// How the broker is called.
+    pub hosts: Vec<String>,
 }
 
 /// `site-revoke`
@@ -266,6 +275,7 @@ impl Request {
             Self::SiteAdd(_) => "site-add",
             Self::SiteRevoke(_) => "site-revoke",
             Self::SiteList => "site-list",
+            Self::SiteBroker(_) => "site-broker",
             Self::Unmount(_) => "unmount",
         }
     }

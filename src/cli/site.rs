@@ -25,6 +25,8 @@ pub enum SiteCommand {
     Revoke(SiteRevoke),
     /// List the sites
     List(SiteList),
+    /// Write what a broker for the sites is set up with
+    Broker(SiteBroker),
 }
 
 /// `prepub site add`
@@ -78,6 +80,27 @@ pub struct SiteRevoke {
 /// `prepub site list`
 #[derive(Args, Debug)]
 pub struct SiteList {
+    /// Output.
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// `prepub site broker`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Writes a certificate for the broker with its key, the authority and the revoked certificates, an
+access list, and a configuration for mosquitto that names these files in /etc/mosquitto/prepub. Each
+call issues another certificate. docs/stratum1.md has the whole set-up.
+
+Example:
+  prepub site broker broker.example.org --output prepub-broker")]
+pub struct SiteBroker {
+    /// By which name or address the broker is called; may be given several times
+    #[arg(required = true, value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// The directory for its files, which must not be there
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub output: PathBuf,
     /// Output.
     #[command(flatten)]
     pub json: Json,

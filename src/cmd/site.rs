@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::output::{self, bytes};
 use super::{Context, print};
-use crate::api::reply::{Site, SiteAdded, Sites};
+use crate::api::reply::{BrokerFiles, Site, SiteAdded, Sites};
 use crate::api::{self, Request};
 use crate::asker::Asker;
-use crate::cli::{SiteAdd, SiteCommand};
+use crate::cli::{SiteAdd, SiteBroker, SiteCommand};
 use crate::report::{Failure, Result};
 use crate::state::cannot_write;
 
@@ -27,6 +27,7 @@ pub fn run(context: &Context, command: SiteCommand) -> Result<ExitCode> {
                 format!("{} is no site any more\n", gone.site)
             })?;
         }
+        SiteCommand::Broker(args) => broker(context, args)?,
         SiteCommand::List(args) => {
             let sites: Sites = context.ask(&Request::SiteList)?;
             print(args.json.json, &sites, describe)?;
@@ -39,7 +40,7 @@ fn add(context: &Context, args: SiteAdd) -> Result<()> {
     let default = || PathBuf::from(format!("{}.enrolment.toml", args.name));
     let output = args.output.clone().unwrap_or_else(default);
     // a file that cannot be written is better known before a certificate is replaced
-    let mut file = open(&output)?;
+    let mut file = open(&output, 0o600)?;
     let request = Request::SiteAdd(api::SiteAdd {
         site: args.name,
         url: args.url,
@@ -64,15 +65,45 @@ fn add(context: &Context, args: SiteAdd) -> Result<()> {
     })
 }
 
-/// A new file that nobody else may read.
-fn open(path: &Path) -> Result<std::fs::File> {
+fn broker(context: &Context, args: SiteBroker) -> Result<()> {
+    let dir = &args.output;
+    std::fs::create_dir(dir).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => there_already(dir),
+        _ => cannot_write(dir, &error),
+    })?;
+    let request = Request::SiteBroker(api::SiteBroker { hosts: args.hosts });
+    let made: BrokerFiles = context.ask(&request).inspect_err(|_| {
+        let _ = std::fs::remove_dir(dir);
+    })?;
+    for file in &made.files {
+        // the reply is the daemon's, and a name is a name
+        let name = Path::new(&file.name).file_name().unwrap_or_default();
+        let path = dir.join(name);
+        let mode = if file.secret { 0o600 } else { 0o644 };
+        let written = open(&path, mode)?.write_all(file.text.as_bytes());
+        written.map_err(|e| cannot_write(&path, &e))?;
+    }
+    let names = made.files.iter().map(|file| file.name.clone());
+    let reply = json!({ "directory": dir, "files": names.collect::<Vec<_>>() });
+    print(args.json.json, &reply, |_| {
+        format!(
+            "a broker's files, with its secret key, are in {}\n  next: bring them to the broker's /etc/mosquitto/prepub, and prepub.conf to its conf.d; docs/stratum1.md has the commands\n",
+            dir.display()
+        )
+    })
+}
+
+fn there_already(path: &Path) -> Failure {
+    Failure::usage(format!("{} is there already", path.display()))
+        .hint("name another one with --output, or remove it")
+}
+
+/// A new file.
+fn open(path: &Path, mode: u32) -> Result<std::fs::File> {
     let mut options = OpenOptions::new();
-    let made = options.write(true).create_new(true).mode(0o600).open(path);
+    let made = options.write(true).create_new(true).mode(mode).open(path);
     made.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Failure::usage(format!("{} is there already", path.display()))
-                .hint("name another file with --output, or remove it")
-        }
+        std::io::ErrorKind::AlreadyExists => there_already(path),
         _ => cannot_write(path, &error),
     })
 }

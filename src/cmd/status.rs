@@ -15,6 +15,8 @@ use crate::report::Result;
 const DAYS_FEW: f64 = 7.0;
 /// The same of a site's certificate, which somebody has to carry there.
 const CERTIFICATE_DAYS_FEW: f64 = 60.0;
+/// Seconds that a site's clock may be off before that is said; a day would do harm.
+const CLOCKS_APART: u64 = 60;
 
 pub fn run(context: &Context, args: &Status) -> Result<ExitCode> {
     let repo = match &args.target {
@@ -91,6 +93,25 @@ fn describe_sites(out: &mut String, sites: &[SiteStatus]) {
         }
         if let Some(rate) = site.rate {
             let _ = writeln!(out, "  rate      {}/s", bytes(rate));
+        }
+        if site.objects_sent > 0 {
+            let _ = writeln!(
+                out,
+                "  taken     {}, {} in all",
+                plural(site.objects_sent, "object", "objects"),
+                bytes(site.bytes_sent)
+            );
+        }
+        if let Some(ahead) = site
+            .clock_ahead
+            .filter(|ahead| ahead.unsigned_abs() > CLOCKS_APART)
+        {
+            let which = if ahead > 0 { "ahead of" } else { "behind" };
+            let _ = writeln!(
+                out,
+                "  clock     {} s {which} ours; set both by NTP",
+                ahead.unsigned_abs()
+            );
         }
         if site.certificate_days < CERTIFICATE_DAYS_FEW {
             let _ = writeln!(

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use formats::ObjectName;
+use commit::warm::Warmer;
 use formats::warm::list::may_travel;
 use formats::warm::{Listed, NAMES_MAX};
+use formats::{Hash, ObjectName};
+use store::ObjectStore;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -22,6 +24,20 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A look at a large stage takes its time: this part of it at most is spent looking.
 const LOOK_SHARE: u32 = 10;
+
+/// Transactions of what goes out early that a repository may have open at its sites: each look makes one.
+const OPEN_MAX: u32 = 64;
+
+/// What of a repository's stage went out.
+#[derive(Default)]
+struct Early {
+    /// Objects that went out, and are staged still.
+    sent: HashSet<ObjectName>,
+    /// The revision that they were staged over; none: this process has not looked yet.
+    base: Option<Hash>,
+    /// Transactions that are open for them.
+    open: u32,
+}
 
 /// Goes on for as long as the engine is there.
 pub fn start(engine: &Arc<Engine>, runtime: &Runtime) -> Result<()> {
@@ -47,7 +63,7 @@ pub fn start(engine: &Arc<Engine>, runtime: &Runtime) -> Result<()> {
 
 /// Sends out what was sealed, where that is wanted.
 fn eager(engine: &Weak<Engine>) {
-    let mut sent: BTreeMap<String, HashSet<ObjectName>> = BTreeMap::new();
+    let mut early: BTreeMap<String, Early> = BTreeMap::new();
     let mut pause = LOOK_INTERVAL;
     loop {
         std::thread::sleep(pause);
@@ -56,11 +72,16 @@ fn eager(engine: &Weak<Engine>) {
         };
         let began = Instant::now();
         for repo in engine.open_repos() {
+            let Some(warmer) = &repo.warmer else {
+                continue;
+            };
             if engine.settings().repository(repo.name()).warm.push != Push::Eager {
+                // what a process with another configuration left
+                warmer.end_early(repo.name(), None);
                 continue;
             }
-            let known = sent.entry(repo.name().to_owned()).or_default();
-            if let Err(failure) = send_new(&repo, known) {
+            let known = early.entry(repo.name().to_owned()).or_default();
+            if let Err(failure) = send_new(&repo, warmer, known) {
                 tracing::debug!("{}: objects do not go out early: {failure}", repo.name());
             }
         }
@@ -68,32 +89,58 @@ fn eager(engine: &Weak<Engine>) {
     }
 }
 
-/// Sends what is in the stage's objects and was not there before. What is not there any more, because it
-/// was published or dropped, is forgotten.
-fn send_new(repo: &Repo, known: &mut HashSet<ObjectName>) -> Result<()> {
-    let Some(warmer) = &repo.warmer else {
-        return Ok(());
-    };
+/// Sends what is in the stage's objects and was not there before.
+///
+/// When a commit landed, or much of what went out is not staged any more, everything that is goes into a
+/// new transaction and the older ones are given up: what the commit needs stands in its own, and the
+/// sites remove the rest.
+fn send_new(repo: &Repo, warmer: &Warmer, early: &mut Early) -> Result<()> {
     let objects = repo.stage.objects();
+    let (mut there, mut new) = look(objects, &early.sent)?;
+    let base = repo.stage.base_root();
+    let gone = early.sent.len() - there.len();
+    let is_anew =
+        early.base != Some(base) || early.open >= OPEN_MAX || (gone > 0 && gone >= there.len());
+    if is_anew {
+        (there, new) = look(objects, &HashSet::new())?;
+    }
+    let begun = match new.is_empty() {
+        true => None,
+        false => warmer
+            .begin_early(repo.name(), &new, vec![Arc::clone(objects)])
+            .context("the Stratum 1s")?,
+    };
+    if is_anew {
+        warmer.end_early(
+            repo.name(),
+            begun.as_ref().map(|begun| begun.commit.as_str()),
+        );
+        early.open = 0;
+    }
+    if begun.is_some() {
+        early.open += 1;
+        // where nobody was there to take them they are new still
+        there.extend(new.iter().map(|listed| listed.name));
+    }
+    early.base = Some(base);
+    early.sent = there;
+    Ok(())
+}
+
+/// Which of those that were sent are staged still, and what else is; of that no more than sites take at
+/// once, and the rest at the next look.
+fn look(
+    objects: &Arc<dyn ObjectStore>,
+    sent: &HashSet<ObjectName>,
+) -> Result<(HashSet<ObjectName>, Vec<Listed>)> {
     let (mut there, mut new) = (HashSet::new(), Vec::new());
     objects.for_each(&mut |name, bytes| {
-        if may_travel(&name) {
-            if !known.contains(&name) && new.len() < NAMES_MAX as usize {
-                new.push(Listed { name, bytes });
-                there.insert(name);
-            } else if known.contains(&name) {
-                there.insert(name);
-            }
+        if sent.contains(&name) {
+            there.insert(name);
+        } else if may_travel(&name) && new.len() < NAMES_MAX as usize {
+            new.push(Listed { name, bytes });
         }
         Ok(())
     })?;
-    if !new.is_empty() {
-        let begun = warmer.begin_early(repo.name(), &new, vec![Arc::clone(objects)]);
-        if begun.context("the Stratum 1s")?.is_none() {
-            // nobody is there to take them: they are new still
-            return Ok(());
-        }
-    }
-    *known = there;
-    Ok(())
+    Ok((there, new))
 }

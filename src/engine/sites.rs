@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use commit::warm::{
-    BrokerAddress, NewSite, Options, Policy, Quorum, Registry, RegistryError, SiteEntry, Us,
-    WarmError, Warmer, Warming, Way,
+    BrokerAddress, Claim, NewSite, OBJECTS_PER_PUSH, Options, Policy, Quorum, Registry,
+    RegistryError, SiteEntry, Us, WarmError, Warmer, Warming, Way,
 };
 use formats::warm::{IdentityError, NodeName};
 use store::ObjectStore;
@@ -13,11 +13,16 @@ use store::ObjectStore;
 use super::published::Published;
 use super::repo::Repo;
 use super::{Engine, days_until};
-use crate::api::reply::{BrokerStatus, Site, SiteAdded, SiteStatus, Sites};
-use crate::api::{SiteAdd, SiteRevoke};
+use crate::api::reply::{
+    BrokerFile, BrokerFiles, BrokerStatus, Site, SiteAdded, SiteStatus, Sites,
+};
+use crate::api::{SiteAdd, SiteBroker, SiteRevoke};
 use crate::clock;
 use crate::config::warm::{Push, Quorum as Configured};
 use crate::report::{Context, Failure, Kind, Result};
+
+/// The longest name of a host [RFC 1035, 2.3.4].
+const HOST_MAX: usize = 255;
 
 /// How long a process that ends may go on telling sites of what became visible.
 pub const LINGER: Duration = Duration::from_secs(5);
@@ -40,6 +45,7 @@ impl Engine {
             },
             connections: section.connections,
             keep: section.keep.0,
+            objects_per_push: OBJECTS_PER_PUSH,
         };
         let (state, settings) = (self.state.clone(), self.settings.clone());
         let published = move |name: &str| {
@@ -135,6 +141,28 @@ impl Engine {
         })
     }
 
+    pub(super) fn site_broker(&self, args: &SiteBroker) -> Result<BrokerFiles> {
+        let is_host = |host: &String| {
+            let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':');
+            !host.is_empty() && host.len() <= HOST_MAX && host.bytes().all(good)
+        };
+        if let Some(bad) = args.hosts.iter().find(|host| !is_host(host)) {
+            return Err(Failure::usage(format!("{bad:?} is no host")));
+        }
+        let hosts: Vec<&str> = args.hosts.iter().map(String::as_str).collect();
+        let files = self.warmer()?.broker_files(&hosts);
+        let files = files.map_err(|e| failed(&e.into()))?.into_iter();
+        Ok(BrokerFiles {
+            files: files
+                .map(|file| BrokerFile {
+                    name: file.name.to_owned(),
+                    text: file.text,
+                    secret: file.is_secret,
+                })
+                .collect(),
+        })
+    }
+
     pub(super) fn broker_status(&self) -> Option<BrokerStatus> {
         let url = self.settings.file.warm.broker.clone()?;
         let (trouble, messages_refused) = self.warmer().ok()?.broker()?;
@@ -161,6 +189,7 @@ impl Engine {
                 objects_sent: status.objects_sent,
                 bytes_sent: status.bytes_sent,
                 failures: status.failures,
+                clock_ahead: status.clock_ahead,
                 last_error: status.last_error,
                 certificate_days: own.certificate_days,
             }
@@ -201,7 +230,11 @@ impl Engine {
             reach_within: self.settings.file.warm.reach_within.0,
             commit_anyway: own.commit_anyway,
         };
-        Ok(Some(Warming { warmer, policy }))
+        Ok(Some(Warming {
+            warmer,
+            policy,
+            claim: Claim::default(),
+        }))
     }
 }
 

@@ -11,28 +11,27 @@ use store::ObjectStore;
 
 use super::{Commit, CommitError, Outcome};
 use crate::objects;
-use crate::warm::push::Push;
-use crate::warm::{SiteOutcome, Verdict, WarmError, Warming};
+use crate::warm::{Sending, SiteOutcome, Verdict, WarmError, Warming};
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Warmed {
-    /// The push whose sites are to be told.
+    /// By which name those who are to be told know the commit.
     pub(super) push: Option<String>,
     /// How each site stood.
     pub(super) sites: Vec<SiteOutcome>,
 }
 
-/// The push of a commit, until its fate is known.
+/// The name by which the sites know a commit, until its fate is known.
 #[derive(Default)]
-pub(super) struct Begun(Mutex<Option<Arc<Push>>>);
+pub(super) struct Begun(Mutex<Option<String>>);
 
 impl Begun {
-    fn set(&self, push: Arc<Push>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(push);
+    fn set(&self, commit: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(commit.to_owned());
     }
 
-    fn take(&self) -> Option<Arc<Push>> {
+    fn take(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -47,12 +46,9 @@ impl Commit<'_> {
             Arc::clone(&self.request.objects),
             Arc::clone(self.publisher.storage()),
         ];
-        let begun = self.list(&places).and_then(|list| {
-            let repo = self.publisher.name();
-            warming.warmer.begin(repo, &list, places.clone())
-        });
-        let push = match begun {
-            Ok(Some(push)) => push,
+        let begun = self.begin(warming, places);
+        let sending: Sending = match begun {
+            Ok(Some(sending)) => sending,
             Ok(None) => return Ok(None),
             // a stop that a test asks for
             Err(WarmError::Injected(fault)) => return Err(fault.into()),
@@ -62,16 +58,16 @@ impl Commit<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        self.begun.set(Arc::clone(&push));
+        self.begun.set(&sending.commit);
         let hear = |outcome: &SiteOutcome| self.progress.site(outcome);
         let called_off = &self.request.called_off;
         let verdict = warming
             .warmer
-            .wait(&push, &warming.policy, called_off, &hear);
-        let sites = push.outcomes(warming.policy.reach_within);
+            .wait(&sending, &warming.policy, called_off, &hear);
+        let sites = sending.outcomes(warming.policy.reach_within);
         self.accept(warming, verdict, &sites)?;
         Ok(Some(Warmed {
-            push: Some(push.txn.clone()),
+            push: Some(sending.commit),
             sites,
         }))
     }
@@ -98,17 +94,23 @@ impl Commit<'_> {
         }
     }
 
-    /// What the sites are told of: every object of the changed files, and its size.
-    fn list(&self, places: &[Arc<dyn ObjectStore>]) -> Result<Vec<Listed>, WarmError> {
+    /// Begins to send every object of the changed files.
+    fn begin(
+        &self,
+        warming: &Warming,
+        places: Vec<Arc<dyn ObjectStore>>,
+    ) -> Result<Option<Sending>, WarmError> {
         let set = &self.request.change_set;
         let names = objects::needed(set)?.into_iter();
+        let looked_in = places.clone();
         let listed = names
             .filter(|(name, _)| may_travel(name))
-            .map(|(name, change)| {
-                let bytes = objects::size(&name, &set.changes[change].path, places)?;
+            .map(move |(name, change)| {
+                let bytes = objects::size(&name, &set.changes[change].path, &looked_in)?;
                 Ok(Listed { name, bytes })
             });
-        listed.collect()
+        let repo = self.publisher.name();
+        warming.warmer.begin(repo, listed, places, &warming.claim)
     }
 
     /// Tells the sites how the commit ended, as far as that is known.
@@ -117,27 +119,25 @@ impl Commit<'_> {
         outcome: &Result<Outcome, CommitError>,
         is_known: bool,
     ) -> Result<(), CommitError> {
-        let (Some(push), Some(warming)) = (self.begun.take(), &self.request.warm) else {
+        let (Some(commit), Some(warming)) = (self.begun.take(), &self.request.warm) else {
             return Ok(());
         };
         let told = match outcome {
             Ok(Outcome::Visible(visible)) => {
                 failpoint_told()?;
                 let revision = (visible.root_hash.to_string(), visible.revision);
-                warming.warmer.visible(&push.txn, revision, self.now())
+                warming.warmer.visible(&commit, revision, self.now())
             }
-            Ok(Outcome::Nothing) => warming.warmer.give_up(&push.txn),
-            Err(_) if is_known => warming.warmer.give_up(&push.txn),
-            Err(_) => {
-                warming.warmer.leave(&push);
-                Ok(())
-            }
+            Ok(Outcome::Nothing) => warming.warmer.give_up(&commit),
+            Err(_) if is_known => warming.warmer.give_up(&commit),
+            // that is found out later, and said by whoever does
+            Err(_) => Ok(()),
         };
         match told {
             Err(WarmError::Injected(fault)) => Err(fault.into()),
             // whoever comes next finds it, and how the commit ended
             Err(error) => {
-                tracing::warn!(txn = push.txn, %error, "the sites do not hear how it ended yet");
+                tracing::warn!(commit, %error, "the sites do not hear how it ended yet");
                 Ok(())
             }
             Ok(()) => Ok(()),

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use formats::warm::identity::NodeName;
 
 use super::broker::Link;
-use super::push::{Fate, Push};
+use super::push::Push;
 
 /// What time it is.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -60,19 +60,19 @@ impl Board {
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
+    /// Those of a commit, by name.
+    pub(super) fn of_commit(&self, commit: &str) -> Vec<Arc<Push>> {
+        let pushes = self.pushes();
+        let own = pushes.values().filter(|push| push.commit() == commit);
+        own.cloned().collect()
+    }
+
     /// A site has everything of a push.
     pub(super) fn has_all(&self, push: &Push, site: &NodeName) {
-        let fate = {
-            let mut state = push.state();
-            if let Some(progress) = state.sites.get_mut(site) {
-                progress.took = Some(progress.since.elapsed());
-                progress.missing = Some((0, 0));
-                progress.trouble = None;
-            }
-            state.fate.clone()
-        };
-        if push.is_eager && fate == Fate::Open {
-            self.knows_end(push, site);
+        if let Some(progress) = push.state().sites.get_mut(site) {
+            progress.took = Some(progress.since.elapsed());
+            progress.missing = Some((0, 0));
+            progress.trouble = None;
         }
         self.tell();
     }
@@ -82,9 +82,9 @@ impl Board {
         let is_over = {
             let mut state = push.state();
             state.sites.remove(site);
-            state.sites.is_empty() && !(state.is_live && state.fate == Fate::Open)
+            state.sites.is_empty() && !state.is_live()
         };
-        let kept = match is_over || (push.is_eager && push.state().sites.is_empty()) {
+        let kept = match is_over {
             true => {
                 self.pushes().remove(&push.txn);
                 push.remove()

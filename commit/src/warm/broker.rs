@@ -206,18 +206,18 @@ impl Link {
     }
 
     /// Says to all sites, and whoever else listens, that a revision is visible.
-    pub(super) fn published(&self, push: &Push, told: &Told) {
+    pub(super) fn published(&self, repo: &str, txns: Vec<String>, told: &Told) {
         let said = || {
             let published = Published {
-                repo: push.repo.clone(),
+                repo: repo.to_owned(),
                 new_root_hash: told.root_hash.parse().map_err(|_| "no root hash")?,
                 published_at: told.published_at.clone(),
                 revision: Some(told.revision),
-                payload_ids: vec![push.txn.clone()],
+                payload_ids: txns,
                 hashes: Vec::new(),
             };
             let topic = Topic::Published {
-                repo: push.repo.clone(),
+                repo: repo.to_owned(),
             };
             let saying = Saying {
                 topic: topic.render().map_err(|_| "no topic")?,
@@ -227,7 +227,7 @@ impl Link {
             self.broker.say(saying).map_err(|_| "not reachable")
         };
         if let Err(error) = said() {
-            tracing::warn!(repo = push.repo, error, "not told over the broker");
+            tracing::warn!(repo, error, "not told over the broker");
         }
     }
 }

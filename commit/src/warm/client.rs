@@ -1,10 +1,11 @@
 //! A receiver's HTTP API, from the publisher's side. The only file here that speaks HTTP.
 //!
 //! Both ends show certificates of the publisher's authority. An answer counts only if it came from the
-//! site that was meant: role, name and serial of the certificate are looked at with each, since two
-//! sites may share a host.
+//! site that was meant: role, name and serial of the certificate are looked at with each, in place of a
+//! host's name, since two sites may share a host, and one host be the site of two publishers.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::Duration;
 
 use formats::warm::bundle::{BUNDLE_TYPE, bundle_bytes};
@@ -19,6 +20,7 @@ use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use store::chain;
 
+use super::address::Address;
 use super::control::{Control, Trouble};
 use super::push::{Push, Told};
 use super::registry::OwnCredentials;
@@ -63,6 +65,11 @@ pub(super) struct Refusal {
     pub(super) error: String,
 }
 
+#[derive(Deserialize)]
+struct About {
+    time: Option<u64>,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Problem {
@@ -89,7 +96,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(
-        url: &str,
+        address: Address,
         (name, serial): (&NodeName, &Serial),
         own: &OwnCredentials,
         connections: usize,
@@ -101,16 +108,19 @@ impl Client {
             .identity(Identity::from_pkcs8_pem(&own.certificate, &own.key)?)
             .tls_version_min(Version::TLS_1_2)
             .tls_info(true)
+            // a certificate is looked at more closely than that: must_be_them
+            .tls_danger_accept_invalid_hostnames(true)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_max_idle_per_host(connections)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)
+            .dns_resolver(Arc::new(address.clone()))
             .user_agent(concat!("prepub/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self {
             http,
-            url: url.trim_end_matches('/').to_owned(),
+            url: address.url,
             name: name.clone(),
             serial: serial.clone(),
         })
@@ -124,10 +134,11 @@ impl Client {
         self.http.request(method, url)
     }
 
-    /// Asks it for itself.
-    pub(super) fn about(&self) -> Result<(), Trouble> {
+    /// Asks it for itself; says what time it has, in seconds since 1970, if it tells.
+    pub(super) fn about(&self) -> Result<Option<u64>, Trouble> {
         let request = self.http.get(format!("{}/v1/self", self.url));
-        self.send(request.timeout(CONNECT_TIMEOUT)).map(drop)
+        let about: About = json(self.send(request.timeout(CONNECT_TIMEOUT))?)?;
+        Ok(about.time)
     }
 
     /// Sends objects one after another.
@@ -159,7 +170,7 @@ impl Client {
     fn send(&self, request: RequestBuilder) -> Result<Response, Trouble> {
         let response = request
             .send()
-            .map_err(|error| Trouble::Unreachable(short(&chain(&error.without_url()))))?;
+            .map_err(|error| Trouble::unreachable(short(&chain(&error.without_url()))))?;
         self.must_be_them(&response)?;
         let status = response.status();
         if status.is_success() {
@@ -264,7 +275,7 @@ fn json<T: serde::de::DeserializeOwned>(answer: Response) -> Result<T, Trouble> 
 }
 
 fn broke_off(error: io::Error) -> Trouble {
-    Trouble::Unreachable(short(&chain(&error)))
+    Trouble::unreachable(short(&chain(&error)))
 }
 
 /// A foreign text on one line, and not longer than a person reads.

@@ -16,6 +16,9 @@ pub(super) enum Trouble {
     /// It does not answer, or not any more.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
+    /// A certificate is not valid at its time, or at ours.
+    #[error("cannot be reached at its time, or ours: {0}; compare its clock with ours")]
+    Clock(String),
     /// It has too much to do.
     #[error("is busy")]
     Busy {
@@ -59,7 +62,24 @@ pub(super) enum Trouble {
     Over,
 }
 
+/// What OpenSSL says when a certificate's term has not begun or is over, and what an end says to whom it is so.
+/// One that has not begun is to the other end a bad one [OpenSSL, `ssl_x509err2alert`].
+const OF_TIME: [&str; 4] = [
+    "certificate is not yet valid",
+    "certificate has expired",
+    store::peer::EXPIRED_ALERT,
+    "alert bad certificate",
+];
+
 impl Trouble {
+    /// It does not answer, for this reason.
+    pub(super) fn unreachable(why: String) -> Self {
+        match OF_TIME.iter().any(|sign| why.contains(sign)) {
+            true => Self::Clock(why),
+            false => Self::Unreachable(why),
+        }
+    }
+
     /// True if trying again within moments makes sense.
     pub(super) fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Busy { .. } | Self::Stale)

@@ -18,14 +18,14 @@ const PUSHES_MAX: usize = 1000;
 const LISTED_MAX: u64 = 10_000_000;
 
 impl Warmer {
-    /// A push's revision is visible: each site is told as soon as it has everything. Durable when this
+    /// A commit's revision is visible: each site is told as soon as it has everything. Durable when this
     /// returns; said again, it changes nothing.
     ///
     /// # Errors
     /// [`WarmError::Record`].
     pub fn visible(
         &self,
-        txn: &str,
+        commit: &str,
         (root_hash, revision): (String, u64),
         since: SystemTime,
     ) -> Result<(), WarmError> {
@@ -35,86 +35,85 @@ impl Warmer {
             revision,
             published_at: rfc3339(unix),
         };
-        self.decide(txn, Fate::Visible(told))
+        self.decide(&self.board.of_commit(commit), &Fate::Visible(told))
     }
 
-    /// A push's revision never becomes visible: each site may forget it.
+    /// A commit's revision never becomes visible: each site may forget what it was sent.
     ///
     /// # Errors
     /// [`WarmError::Record`].
-    pub fn give_up(&self, txn: &str) -> Result<(), WarmError> {
-        self.decide(txn, Fate::GivenUp)
+    pub fn give_up(&self, commit: &str) -> Result<(), WarmError> {
+        self.decide(&self.board.of_commit(commit), &Fate::GivenUp)
     }
 
     /// Gives up what no commit of this process answers for, of a repository whose interrupted commits
     /// are all settled.
     pub fn settle(&self, repo: &str) {
-        let is_orphan = |push: &&Arc<Push>| {
+        let is_orphan = |push: &Push| {
             let state = push.state();
-            push.repo == repo && !state.is_live && state.fate == Fate::Open && !push.is_eager
+            !push.is_early && !state.is_live() && state.fate == Fate::Open
         };
-        let orphans: Vec<_> = self
-            .board
-            .pushes()
-            .values()
-            .filter(is_orphan)
-            .cloned()
-            .collect();
-        for push in orphans {
-            if let Err(error) = self.give_up(&push.txn) {
-                tracing::warn!(txn = push.txn, %error, "a push that nobody answers for");
-            }
-        }
+        self.give_up_all(repo, is_orphan);
     }
 
-    /// A commit that began a push is over without saying how: that is found out later.
-    pub fn leave(&self, push: &Push) {
-        push.state().is_live = false;
-    }
-
-    fn decide(&self, txn: &str, fate: Fate) -> Result<(), WarmError> {
-        let push = self.board.pushes().get(txn).cloned();
-        let Some(push) = push else {
-            return Ok(());
-        };
-        {
-            let mut state = push.state();
-            state.is_live = false;
-            if state.fate != Fate::Open {
-                return Ok(());
-            }
-            state.fate = fate.clone();
-        }
-        if let (Fate::Visible(told), Some(link)) = (&fate, self.board.link()) {
-            link.published(&push, told);
-        }
-        let recorded = push.record().map_err(|source| WarmError::Record {
-            path: self.pushes_dir(),
-            source,
+    /// What was sent early before `but` went another way: it was published, or dropped, or is part of
+    /// that. Each site may forget it, for what a commit needs stands in its own transaction.
+    pub fn end_early(&self, repo: &str, but: Option<&str>) {
+        self.give_up_all(repo, |push| {
+            let is_other = but.is_none_or(|but| push.commit() != but);
+            push.is_early && is_other && push.state().fate == Fate::Open
         });
-        failpoint::pass("warm::decided")?;
-        if fate == Fate::GivenUp {
-            push.call_off();
+    }
+
+    fn give_up_all(&self, repo: &str, which: impl Fn(&Push) -> bool) {
+        let pushes: Vec<_> = self.board.pushes().values().cloned().collect();
+        let found: Vec<_> = pushes
+            .into_iter()
+            .filter(|push| push.repo == repo && which(push))
+            .collect();
+        if let Err(error) = self.decide(&found, &Fate::GivenUp) {
+            tracing::warn!(repo, %error, "objects that nobody answers for");
         }
-        self.go_on(&push);
+    }
+
+    fn decide(&self, pushes: &[Arc<Push>], fate: &Fate) -> Result<(), WarmError> {
+        let mut open: Vec<&Arc<Push>> = Vec::new();
+        for push in pushes {
+            let mut state = push.state();
+            if state.fate == Fate::Open {
+                state.fate = fate.clone();
+                open.push(push);
+            }
+        }
+        if let (Fate::Visible(told), Some(first), Some(link)) =
+            (fate, open.first(), self.board.link())
+        {
+            let txns = open.iter().map(|push| push.txn.clone()).collect();
+            link.published(&first.repo, txns, told);
+        }
+        let mut recorded = Ok(());
+        for push in &open {
+            if let Err(source) = push.record() {
+                recorded = Err(self.unrecorded(source));
+            }
+        }
+        if !open.is_empty() {
+            failpoint::pass("warm::decided")?;
+        }
+        for push in open {
+            if *fate == Fate::GivenUp {
+                push.call_off();
+            }
+            self.go_on(push);
+        }
         recorded
     }
 
     /// Has every site that is not through with a push served.
     fn go_on(&self, push: &Arc<Push>) {
-        let (names, fate) = {
-            let state = push.state();
-            (
-                state.sites.keys().cloned().collect::<Vec<_>>(),
-                state.fate.clone(),
-            )
-        };
+        let names: Vec<_> = push.state().sites.keys().cloned().collect();
         for name in &names {
             match self.site_of(name) {
-                // it forgets by itself what was never published
-                Some(site) if site.entry.way == Way::Pull && fate == Fate::GivenUp => {
-                    self.board.knows_end(push, name);
-                }
                 Some(site) => site.enqueue(push),
                 None => self.board.knows_end(push, name),
             }
@@ -145,13 +144,15 @@ impl Warmer {
     pub(super) fn expire(&self) {
         let now = self.board.now();
         let mut pushes: Vec<_> = self.board.pushes().values().cloned().collect();
-        pushes.retain(|push| !push.state().is_live);
+        pushes.retain(|push| !push.state().is_live());
         pushes.sort_by_key(|push| std::cmp::Reverse(push.begun));
         let mut listed = 0;
         for (at, push) in pushes.iter().enumerate() {
             listed += u64::from(push.objects);
             let age = now.duration_since(push.begun).unwrap_or_default();
-            if at < PUSHES_MAX && listed <= LISTED_MAX && age < self.options.keep {
+            // those that are early have an end of their own, soon
+            let is_room = push.is_early || (at < PUSHES_MAX && listed <= LISTED_MAX);
+            if is_room && age < self.options.keep {
                 continue;
             }
             push.call_off();

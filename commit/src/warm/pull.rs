@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use formats::object::ObjectName;
 use formats::warm::bundle::Encoder;
@@ -25,6 +25,12 @@ use super::site::Site;
 use super::transfer::{BUNDLE_BYTES, BUNDLE_OBJECTS};
 use super::warmer::Warmer;
 
+/// A site that pulls has asked within this time, if it is there: it waits at most a minute for work.
+pub(super) const PULLS_WITHIN: Duration = Duration::from_secs(120);
+
+/// What is remembered of a receiver's name for itself.
+const INSTANCE_MAX: usize = 64;
+
 /// What a site has yet to take of a push, and the sizes.
 pub(super) type Left = BTreeMap<ObjectName, u64>;
 
@@ -35,6 +41,8 @@ pub struct Work {
     pub transactions: Vec<Offered>,
     /// What became visible, and it has.
     pub published: Vec<Announced>,
+    /// What came to nothing.
+    pub given_up: Vec<GivenUp>,
 }
 
 /// A transaction.
@@ -48,6 +56,15 @@ pub struct Offered {
     pub objects: u32,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// A transaction that a site may forget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GivenUp {
+    /// The repository.
+    pub repo: String,
+    /// The transaction's name.
+    pub txn: String,
 }
 
 /// A visible revision.
@@ -69,7 +86,7 @@ impl Work {
     /// True if there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.transactions.is_empty() && self.published.is_empty()
+        self.transactions.is_empty() && self.published.is_empty() && self.given_up.is_empty()
     }
 }
 
@@ -79,6 +96,11 @@ pub enum PullError {
     /// Its certificate is not the one that a site which pulls has now.
     #[error("the certificate of {0} is not good here (any more)")]
     NotASite(NodeName),
+    /// Another receiver asks by the same name.
+    #[error(
+        "another receiver asks as {0} already; each needs an enrolment of its own (`prepub site add`)"
+    )]
+    Duplicate(NodeName),
     /// There is no such transaction for it.
     #[error("there is no such transaction")]
     Unknown,
@@ -109,12 +131,44 @@ impl Warmer {
         let site = site
             .filter(|_| peer.role == Role::Site)
             .ok_or_else(|| PullError::NotASite(peer.name.clone()))?;
-        lock(&self.asked).insert(peer.name.clone(), Instant::now());
         Ok(Pulling { warmer: self, site })
     }
 }
 
+/// Who asked in a site's name, and when last.
+#[derive(Debug)]
+pub(super) struct Asker {
+    instance: String,
+    pub(super) at: Instant,
+}
+
 impl Pulling<'_> {
+    /// It asks for work, and says which receiver of that name it is; one that does not say only looks.
+    /// Two that have one enrolment would take each other's objects for their own.
+    ///
+    /// # Errors
+    /// [`PullError::Duplicate`], while the other one is there.
+    pub fn arrives(&self, instance: Option<&str>) -> Result<(), PullError> {
+        let Some(instance) = instance else {
+            return Ok(());
+        };
+        let name = self.name();
+        let mut asked = lock(&self.warmer.asked);
+        let other = asked.get(name).filter(|asker| asker.instance != instance);
+        if other.is_some_and(|asker| asker.at.elapsed() < PULLS_WITHIN) {
+            let error = PullError::Duplicate(name.clone());
+            self.site
+                .note(|seen| seen.failed(format!("pulls twice: {error}")));
+            return Err(error);
+        }
+        let asker = Asker {
+            instance: instance.chars().take(INSTANCE_MAX).collect(),
+            at: Instant::now(),
+        };
+        asked.insert(name.clone(), asker);
+        Ok(())
+    }
+
     /// What there is to do now.
     #[must_use]
     pub fn work(&self) -> Work {
@@ -126,7 +180,11 @@ impl Pulling<'_> {
                 continue;
             };
             match (&state.fate, progress.has_all()) {
-                (Fate::GivenUp, _) | (Fate::Open, true) => {}
+                (Fate::Open, true) => {}
+                (Fate::GivenUp, _) => work.given_up.push(GivenUp {
+                    repo: push.repo.clone(),
+                    txn: push.txn.clone(),
+                }),
                 (_, false) => work.transactions.push(Offered {
                     repo: push.repo.clone(),
                     txn: push.txn.clone(),
@@ -153,6 +211,9 @@ impl Pulling<'_> {
     fn push(&self, repo: &str, txn: &str) -> Result<Arc<Push>, PullError> {
         let push = self.warmer.board.pushes().get(txn).cloned();
         let push = push.ok_or(PullError::Unknown)?;
+        if let Some(asker) = lock(&self.warmer.asked).get_mut(self.name()) {
+            asker.at = Instant::now();
+        }
         let is_its = push.repo == repo && push.state().sites.contains_key(self.name());
         is_its.then_some(push).ok_or(PullError::Unknown)
     }
@@ -204,13 +265,15 @@ impl Pulling<'_> {
     }
 
     fn has_all(&self, push: &Push) {
-        if lock(&self.warmer.pulling)
-            .remove(&self.key(&push.txn))
-            .is_some()
-        {
+        self.takes_no_more(&push.txn);
+        self.warmer.board.has_all(push, self.name());
+    }
+
+    fn takes_no_more(&self, txn: &str) {
+        let left = lock(&self.warmer.pulling).remove(&self.key(txn));
+        if left.is_some() {
             self.site.note(Seen::ends);
         }
-        self.warmer.board.has_all(push, self.name());
     }
 
     /// Objects that the site wants of those it lacks, one after another; as many as go at once.
@@ -288,21 +351,26 @@ impl Pulling<'_> {
         Ok(())
     }
 
-    /// The site knows that the revision is visible.
+    /// The site knows how it ended.
     ///
     /// # Errors
     /// [`PullError::Unknown`].
     pub fn seen(&self, repo: &str, txn: &str) -> Result<(), PullError> {
         let push = self.push(repo, txn)?;
-        let is_visible = {
+        let is_over = {
             let state = push.state();
-            let has_all = state.sites.get(self.name()).is_some_and(|p| p.has_all());
-            has_all && matches!(state.fate, Fate::Visible(_))
+            let progress = state.sites.get(self.name());
+            match state.fate {
+                Fate::Open => false,
+                Fate::Visible(_) => progress.is_some_and(|progress| progress.has_all()),
+                Fate::GivenUp => true,
+            }
         };
-        match is_visible {
-            true => self.warmer.board.knows_end(&push, self.name()),
-            false => return Err(PullError::Unfit),
+        if !is_over {
+            return Err(PullError::Unfit);
         }
+        self.takes_no_more(txn);
+        self.warmer.board.knows_end(&push, self.name());
         Ok(())
     }
 }

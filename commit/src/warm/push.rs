@@ -6,7 +6,10 @@
 //! ```
 //! It is there, durably, before the first site hears of it, so that whoever comes after a crash can tell
 //! each of them how it ended; and it goes when the last of them knows. A push without a record was
-//! not begun, or is an eager one, which is nobody's commit: it is removed.
+//! not begun: it is removed.
+//!
+//! A commit of many objects has several, named TXN, TXN.2, TXN.3 and so on (sending.rs). An early one is
+//! nobody's commit: it is given up when its objects went another way.
 //!
 //! | fate | what a restart owes |
 //! | --- | --- |
@@ -21,7 +24,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use formats::warm::identity::NodeName;
@@ -30,6 +33,7 @@ use formats::warm::{ListError, Listed};
 use serde::{Deserialize, Serialize};
 
 use super::control::Trouble;
+use super::outcome::{SiteOutcome, SiteState};
 use super::transfer::Sources;
 use crate::home::replace_file;
 
@@ -58,37 +62,15 @@ pub(super) enum Fate {
     GivenUp,
 }
 
-/// How a site stands with a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SiteState {
-    /// It has everything.
-    Warm,
-    /// It is still taking, or not reached: it gets the rest later.
-    Behind,
-    /// It cannot be given it now; that is tried again later.
-    Failed,
-}
+/// A commit that will say how its pushes end. When nothing of this is left it did not, and whoever
+/// settles interrupted commits does.
+#[derive(Clone, Debug, Default)]
+pub struct Claim(Arc<()>);
 
-/// How a site stood with a commit when that went on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SiteOutcome {
-    /// Which.
-    pub site: String,
-    /// How it stood.
-    pub state: SiteState,
-    /// Objects that it took.
-    pub objects: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Objects that it lacked still, where that is known.
-    pub missing_objects: u64,
-    /// Their bytes.
-    pub missing_bytes: u64,
-    /// How long that took, in seconds.
-    pub seconds: f64,
-    /// What went wrong last.
-    pub error: Option<String>,
+impl Claim {
+    pub(super) fn held(&self) -> Weak<()> {
+        Arc::downgrade(&self.0)
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -101,6 +83,8 @@ struct Record {
     objects: u32,
     bytes: u64,
     fate: Fate,
+    #[serde(default)]
+    early: bool,
     sites: Vec<String>,
 }
 
@@ -118,8 +102,8 @@ pub struct Push {
     /// Since when.
     pub begun: SystemTime,
     pub(super) source: Arc<Sources>,
-    /// An eager one has no record, and no end but that all sites are through with it.
-    pub(super) is_eager: bool,
+    /// No commit has its objects yet.
+    pub(super) is_early: bool,
     dir: PathBuf,
     over: Arc<AtomicBool>,
     state: Mutex<State>,
@@ -131,8 +115,15 @@ pub struct Push {
 pub(super) struct State {
     pub(super) fate: Fate,
     pub(super) sites: BTreeMap<NodeName, Progress>,
+    /// The commit of this process that decides its fate.
+    pub(super) claim: Weak<()>,
+}
+
+impl State {
     /// A commit of this process decides its fate.
-    pub(super) is_live: bool,
+    pub(super) fn is_live(&self) -> bool {
+        self.fate == Fate::Open && self.claim.strong_count() > 0
+    }
 }
 
 /// How far a site is.
@@ -211,14 +202,15 @@ impl Progress {
 }
 
 impl Push {
-    /// Begins one: its list is written, and its record, unless it is an eager one.
+    /// Begins one for these sites: its list is written, and its record. An early one has no claim.
     pub(super) fn begin(
         pushes: &Path,
         (repo, txn): (&str, &str),
         list: &[Listed],
         source: Sources,
         begun: SystemTime,
-        is_eager: bool,
+        claim: Option<&Claim>,
+        sites: BTreeMap<NodeName, Progress>,
     ) -> io::Result<Self> {
         let dir = pushes.join(repo).join(txn);
         fs::create_dir_all(&dir)?;
@@ -226,29 +218,36 @@ impl Push {
         let mut file = BufWriter::new(File::create(&path)?);
         write_list(&mut file, list.iter().copied()).map_err(io::Error::other)?;
         file.flush()?;
-        if !is_eager {
+        if claim.is_some() {
             file.get_ref().sync_all()?;
             for made in [&dir, &pushes.join(repo), &pushes.to_path_buf()] {
                 File::open(made)?.sync_all()?;
             }
         }
-        Ok(Self {
+        let push = Self {
             repo: repo.to_owned(),
             txn: txn.to_owned(),
             objects: list.len() as u32,
             bytes: list.iter().map(|listed| listed.bytes).sum(),
             begun,
             source: Arc::new(source),
-            is_eager,
+            is_early: claim.is_none(),
             dir,
             over: Arc::default(),
             state: Mutex::new(State {
                 fate: Fate::Open,
-                sites: BTreeMap::new(),
-                is_live: true,
+                sites,
+                claim: claim.map(Claim::held).unwrap_or_default(),
             }),
             writing: Mutex::new(()),
-        })
+        };
+        push.record()?;
+        Ok(push)
+    }
+
+    /// The name that all pushes of one commit have in common.
+    pub(super) fn commit(&self) -> &str {
+        self.txn.split('.').next().unwrap_or_default()
     }
 
     /// One that an earlier process left; none where there is no record of one, and what is there of it
@@ -275,13 +274,13 @@ impl Push {
             bytes: record.bytes,
             begun: SystemTime::UNIX_EPOCH + Duration::from_secs(record.begun),
             source: Arc::new(source),
-            is_eager: false,
+            is_early: record.early,
             dir: dir.to_owned(),
             over: Arc::default(),
             state: Mutex::new(State {
                 fate: record.fate,
                 sites: names.map(progress).collect(),
-                is_live: false,
+                claim: Weak::new(),
             }),
             writing: Mutex::new(()),
         }))
@@ -314,9 +313,6 @@ impl Push {
 
     /// Writes the record; when this returns it survives power loss.
     pub(super) fn record(&self) -> io::Result<()> {
-        if self.is_eager {
-            return Ok(());
-        }
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let record = {
             let state = self.state();
@@ -328,6 +324,7 @@ impl Push {
                 objects: self.objects,
                 bytes: self.bytes,
                 fate: state.fate.clone(),
+                early: self.is_early,
                 sites: state.sites.keys().map(ToString::to_string).collect(),
             }
         };

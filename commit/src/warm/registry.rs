@@ -5,36 +5,33 @@
 //! serial is written down as revoked before the site is taken out, so that no crash brings it back.
 //! A site's key is given out once and not kept.
 
+mod broker;
+mod own;
 mod text;
 
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use formats::warm::Enrolment;
-use formats::warm::enrolment::Credentials;
 use formats::warm::identity::{
-    self, Authority, IdentityError, NodeName, PeerIdentity, Role, Serial, Subject,
+    Authority, IdentityError, NodeName, PeerIdentity, Role, Serial, Subject,
 };
 use store::{Injected, failpoint};
 
 use super::broker::BrokerAddress;
 use crate::home::{HomeError, replace_file};
+pub use broker::BrokerFile;
+pub use own::OwnCredentials;
 use text::{at, unix};
 
 const CA_CERTIFICATE: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
-const OWN_CERTIFICATE: &str = "publisher.crt";
-const OWN_KEY: &str = "publisher.key";
 const SITES: &str = "sites.toml";
 const REVOKED: &str = "revoked";
 const REVOCATIONS: &str = "crl.pem";
-
-/// Our own certificate is renewed when it has less than this left: sites trust the authority, and
-/// notice nothing.
-const RENEW_BEFORE: Duration = Duration::from_secs(90 * 86_400);
 
 /// Why the register of sites cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -254,29 +251,6 @@ impl Registry {
         Ok(site)
     }
 
-    /// What the publisher shows and trusts, renewed where its end is near; none before the first
-    /// site.
-    ///
-    /// # Errors
-    /// [`RegistryError`].
-    pub fn credentials(
-        &self,
-        us: &Us,
-        now: SystemTime,
-    ) -> Result<Option<OwnCredentials>, RegistryError> {
-        if self.read(CA_CERTIFICATE)?.is_none() {
-            return Ok(None);
-        }
-        let authority = self.authority(now)?;
-        let (certificate, key) = self.own(&authority, us, now)?;
-        let ca = authority.certificate_pem().map_err(self.identity())?;
-        Ok(Some(OwnCredentials {
-            ca,
-            certificate,
-            key,
-        }))
-    }
-
     /// True if the certificate is the one that a site has now.
     ///
     /// # Errors
@@ -306,32 +280,6 @@ impl Registry {
         failpoint::pass("sites::authority")?;
         replace_file(&self.dir.join(CA_CERTIFICATE), &certificate, 0o644)?;
         Ok(authority)
-    }
-
-    /// Our own certificate and key; new ones where there are none, they end soon, or say another
-    /// name or address.
-    fn own(
-        &self,
-        authority: &Authority,
-        us: &Us,
-        now: SystemTime,
-    ) -> Result<(Vec<u8>, Vec<u8>), RegistryError> {
-        let host = us.url.as_deref().map(host_of).transpose()?;
-        if let (Some(certificate), Some(key)) = (self.read(OWN_CERTIFICATE)?, self.read(OWN_KEY)?)
-            && is_good(&certificate, &key, &us.name, host, now)
-        {
-            return Ok((certificate, key));
-        }
-        let subject = Subject {
-            role: Role::Publisher,
-            name: &us.name,
-            hosts: &host.into_iter().collect::<Vec<_>>(),
-        };
-        let issued = authority.issue(subject, now).map_err(self.identity())?;
-        replace_file(&self.dir.join(OWN_KEY), &issued.key, 0o600)?;
-        failpoint::pass("sites::own")?;
-        replace_file(&self.dir.join(OWN_CERTIFICATE), &issued.certificate, 0o644)?;
-        Ok((issued.certificate, issued.key))
     }
 
     fn note_revoked(
@@ -408,72 +356,6 @@ impl Registry {
             source,
         }
     }
-}
-
-/// What the publisher shows and trusts, as PEM.
-#[derive(Clone)]
-pub struct OwnCredentials {
-    /// The authority.
-    pub ca: Vec<u8>,
-    /// Our certificate.
-    pub certificate: Vec<u8>,
-    /// Its key.
-    pub key: Vec<u8>,
-}
-
-impl OwnCredentials {
-    /// The same, ready for TLS.
-    ///
-    /// # Errors
-    /// [`IdentityError::NotPem`].
-    pub fn parsed(&self) -> Result<Credentials, IdentityError> {
-        Ok(Credentials {
-            ca: identity::certificate(&self.ca)?,
-            certificate: identity::certificate(&self.certificate)?,
-            key: identity::private_key(&self.key)?,
-        })
-    }
-}
-
-impl std::fmt::Debug for OwnCredentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OwnCredentials")
-    }
-}
-
-fn is_good(
-    certificate: &[u8],
-    key: &[u8],
-    name: &NodeName,
-    host: Option<&str>,
-    now: SystemTime,
-) -> bool {
-    let good = || {
-        let (certificate, key) = (
-            identity::certificate(certificate)?,
-            identity::private_key(key)?,
-        );
-        let peer = identity::peer(&certificate)?;
-        let fits = certificate
-            .public_key()
-            .is_ok_and(|public| public.public_eq(&key));
-        let lasts = identity::not_after(&certificate)? > now + RENEW_BEFORE;
-        let names = certificate.subject_alt_names();
-        let address = host.and_then(|host| host.parse::<std::net::IpAddr>().ok());
-        let address = address.map(|address| match address {
-            std::net::IpAddr::V4(four) => four.octets().to_vec(),
-            std::net::IpAddr::V6(six) => six.octets().to_vec(),
-        });
-        let is_there = host.is_none()
-            || names.is_some_and(|names| {
-                names.iter().any(|one| {
-                    one.dnsname() == host
-                        || (address.is_some() && one.ipaddress() == address.as_deref())
-                })
-            });
-        Ok::<_, IdentityError>(fits && lasts && is_there && peer.name == *name)
-    };
-    good().unwrap_or(false)
 }
 
 /// The host of `https://HOST:PORT`, without the brackets of an address.

@@ -20,6 +20,8 @@ pub(super) struct Seen {
     pub(super) objects_sent: u64,
     pub(super) bytes_sent: u64,
     pub(super) failures: u64,
+    /// By how many seconds its clock is ahead of ours, as it said last.
+    pub(super) clock_ahead: Option<i64>,
     /// How many pushes are being sent.
     running: usize,
     sending: Option<Window>,
@@ -48,7 +50,8 @@ impl Window {
 impl Seen {
     /// It was asked or told something, and this came of it.
     pub(super) fn saw(&mut self, trouble: Option<&Trouble>) {
-        self.connected = Some(!matches!(trouble, Some(Trouble::Unreachable(_))));
+        let is_away = matches!(trouble, Some(Trouble::Unreachable(_) | Trouble::Clock(_)));
+        self.connected = Some(!is_away);
         if let Some(trouble) = trouble.filter(|trouble| **trouble != Trouble::Over) {
             self.failed(trouble.to_string());
         }

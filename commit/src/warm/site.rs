@@ -119,6 +119,11 @@ impl Site {
         };
         let answer = client.about();
         self.saw(answer.as_ref().err());
+        if let Ok(Some(theirs)) = answer {
+            let ours = crate::stratum0::seconds(self.board.now());
+            let ahead = theirs.cast_signed().wrapping_sub(ours.cast_signed());
+            self.note(|seen| seen.clock_ahead = Some(ahead));
+        }
     }
 
     pub(super) fn saw(&self, trouble: Option<&Trouble>) {
@@ -299,9 +304,11 @@ impl Site {
             Err(trouble) => trouble,
         };
         tracing::debug!(site = %self.entry.name, txn = push.txn, %trouble, "warming");
-        let is_live = {
+        let (is_live, is_kept) = {
             let mut state = push.state();
-            let is_live = state.is_live;
+            let is_live = state.is_live();
+            // what comes early is a kindness, which is not tried twice
+            let is_kept = !push.is_early || state.fate != Fate::Open;
             let Some(progress) = state.sites.get_mut(&self.entry.name) else {
                 return;
             };
@@ -313,7 +320,7 @@ impl Site {
                 _ => progress.unreachable_since = None,
             }
             progress.trouble = Some(trouble.clone());
-            is_live
+            (is_live, is_kept)
         };
         if self.is_gone() {
             return;
@@ -335,15 +342,11 @@ impl Site {
         if matches!(trouble, Trouble::Unreachable(_) | Trouble::Busy { .. }) {
             state.not_before = again;
         }
-        if !push.is_eager && !state.queue.iter().any(|one| Arc::ptr_eq(&one.push, push)) {
+        if is_kept && !state.queue.iter().any(|one| Arc::ptr_eq(&one.push, push)) {
             state.queue.push(Waiting {
                 push: Arc::clone(push),
                 not_before: again,
             });
-        }
-        drop(state);
-        if push.is_eager {
-            self.board.knows_end(push, &self.entry.name);
         }
     }
 }

@@ -1,16 +1,14 @@
 //! How the sites, and the broker, stand.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::board::lock;
+use super::pull::PULLS_WITHIN;
 use super::push::{Fate, Push};
 use super::registry::{SiteEntry, Way};
 use super::site::Site;
 use super::warmer::Warmer;
-
-/// A site that pulls has asked within this time, if it is there: it waits at most a minute for work.
-const PULLS_WITHIN: Duration = Duration::from_secs(120);
 
 /// How a site stands, for people and for a metrics endpoint: [`Warmer::status`] without asking costs nothing.
 #[derive(Clone, Debug)]
@@ -33,6 +31,8 @@ pub struct SiteStatus {
     pub bytes_sent: u64,
     /// How often something went wrong with it, in the same time.
     pub failures: u64,
+    /// By how many seconds its clock is ahead of ours, as it said when it was last asked.
+    pub clock_ahead: Option<i64>,
     /// What went wrong last.
     pub last_error: Option<String>,
 }
@@ -67,7 +67,9 @@ impl Warmer {
 
     fn status_of(&self, site: &Site, pushes: &[Arc<Push>]) -> SiteStatus {
         let seen = site.seen();
-        let asked = lock(&self.asked).get(&site.entry.name).copied();
+        let asked = lock(&self.asked)
+            .get(&site.entry.name)
+            .map(|asker| asker.at);
         let mut status = SiteStatus {
             entry: site.entry.clone(),
             connected: match site.entry.way {
@@ -84,9 +86,11 @@ impl Warmer {
             objects_sent: seen.objects_sent,
             bytes_sent: seen.bytes_sent,
             failures: seen.failures,
+            clock_ahead: seen.clock_ahead,
             last_error: seen.last_error,
         };
-        for push in pushes.iter().filter(|push| !push.is_eager) {
+        let mut commits = BTreeSet::new();
+        for push in pushes.iter().filter(|push| !push.is_early) {
             let state = push.state();
             let Some(progress) = state.sites.get(&site.entry.name) else {
                 continue;
@@ -96,10 +100,11 @@ impl Warmer {
             }
             let whole = (u64::from(push.objects), push.bytes);
             let (objects, bytes) = progress.missing.unwrap_or(whole);
-            status.behind_revisions += 1;
+            commits.insert(push.commit());
             status.behind_objects += objects;
             status.behind_bytes += bytes;
         }
+        status.behind_revisions = commits.len() as u64;
         status
     }
 }

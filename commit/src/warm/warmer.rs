@@ -1,33 +1,40 @@
 //! Who brings objects to the sites, beside a commit and after it.
 //!
-//! A commit begins a push, waits for as many sites as its policy asks for, and says in the end whether
-//! its revision became visible. Everything else goes on by itself: sites that are not through with a
-//! push keep getting it until they are, or it is too old to be worth it. A site that lost its place
-//! fetches from the Stratum 0 like any replica.
+//! A commit begins pushes, waits for as many sites as its policy asks for, and says in the end whether
+//! its revision became visible (sending.rs, ending.rs). Everything else goes on by itself: sites that are
+//! not through with a push keep getting it until they are, or it is too old to be worth it. A site that
+//! lost its place fetches from the Stratum 0 like any replica. Here is who does all this.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use formats::warm::Enrolment;
 use formats::warm::identity::{IdentityError, NodeName};
-use formats::warm::{Enrolment, Listed, NAMES_MAX};
-use store::{Injected, ObjectStore, failpoint};
+use store::{Injected, ObjectStore};
 
+use super::address::Address;
 use super::board::{Board, Clock, lock};
 use super::broker::Link;
 use super::client::Client;
-use super::policy::{Policy, Verdict};
-use super::push::{Progress, Push, SiteOutcome};
-use super::registry::{NewSite, OwnCredentials, Registry, RegistryError, SiteEntry, Us, Way};
+use super::policy::Policy;
+use super::push::{Claim, Progress, Push};
+use super::registry::{
+    BrokerFile, NewSite, OwnCredentials, Registry, RegistryError, SiteEntry, Us, Way,
+};
 use super::site::Site;
 use super::transfer::Sources;
 use crate::objects::ObjectsError;
 
 /// How soon a commit that waits for sites hears that it was called off.
 pub(super) const HEARING: Duration = Duration::from_millis(100);
+
+/// A transfer has a push's list in memory, 12 MB of it, and a site up to four transfers: far below what a
+/// receiver takes at once (`formats::warm::NAMES_MAX`).
+pub const OBJECTS_PER_PUSH: usize = 250_000;
 
 /// Why sites cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +61,6 @@ pub enum WarmError {
         /// Why.
         source: io::Error,
     },
-    /// More than a site is ever told of.
-    #[error("{0} objects at once; sites take at most {NAMES_MAX}")]
-    TooMany(usize),
     /// What the sites are to have cannot be told.
     #[error("the objects that the sites are to have")]
     Objects(#[from] ObjectsError),
@@ -74,6 +78,8 @@ pub struct Options {
     pub connections: usize,
     /// For how long a push is kept for sites that are behind.
     pub keep: Duration,
+    /// Objects of one push, [`OBJECTS_PER_PUSH`] or fewer; a commit of more has several.
+    pub objects_per_push: usize,
 }
 
 /// What of a commit concerns the sites.
@@ -83,6 +89,8 @@ pub struct Warming {
     pub warmer: Arc<Warmer>,
     /// Which of them are waited for.
     pub policy: Policy,
+    /// Held until it was said how the commit ended, or left to whoever settles it.
+    pub claim: Claim,
 }
 
 impl std::fmt::Debug for Warming {
@@ -106,7 +114,7 @@ pub struct Warmer {
     /// What sites that pull have yet to take, by site and transaction.
     pub(super) pulling: Mutex<BTreeMap<(NodeName, String), super::pull::Left>>,
     /// When each of them asked last.
-    pub(super) asked: Mutex<BTreeMap<NodeName, Instant>>,
+    pub(super) asked: Mutex<BTreeMap<NodeName, super::pull::Asker>>,
 }
 
 impl std::fmt::Debug for Warmer {
@@ -200,7 +208,8 @@ impl Warmer {
                 let own = self.credentials()?;
                 let own = own.ok_or(WarmError::Own(IdentityError::Nameless("there is none")))?;
                 let whom = (&entry.name, &entry.serial);
-                Some(Client::new(url, whom, &own, self.options.connections).map_err(https)?)
+                let address = Address::new(url, &own).map_err(WarmError::Own)?;
+                Some(Client::new(address, whom, &own, self.options.connections).map_err(https)?)
             }
         };
         let board = Arc::clone(&self.board);
@@ -257,6 +266,7 @@ impl Warmer {
         let old = lock(&self.sites).insert(site.entry.name.clone(), Arc::clone(&site));
         if let Some(old) = old {
             old.end();
+            lock(&self.asked).remove(&old.entry.name);
         }
         let pushes: Vec<_> = self.board.pushes().values().cloned().collect();
         for push in pushes {
@@ -272,6 +282,14 @@ impl Warmer {
             }
         }
         Ok(enrolment)
+    }
+
+    /// What a broker on these hosts is set up with.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn broker_files(&self, hosts: &[&str]) -> Result<Vec<BrokerFile>, RegistryError> {
+        lock(&self.registry).broker(hosts, &self.options.us, self.board.now())
     }
 
     /// Ends a site, at once: what is on its way there is cut, and no commit counts on it.
@@ -296,150 +314,6 @@ impl Warmer {
     pub(super) fn site_of(&self, name: &NodeName) -> Option<Arc<Site>> {
         lock(&self.sites).get(name).cloned()
     }
-
-    /// Begins to bring objects to the sites that take a repository, from `places`, looked through in
-    /// their order. None: there is no such site.
-    ///
-    /// # Errors
-    /// [`WarmError::TooMany`], [`WarmError::Record`]; then no site has heard of it.
-    pub fn begin(
-        &self,
-        repo: &str,
-        list: &[Listed],
-        places: Vec<Arc<dyn ObjectStore>>,
-    ) -> Result<Option<Arc<Push>>, WarmError> {
-        self.begin_one(repo, list, places, false)
-    }
-
-    /// As [`Warmer::begin`], for objects that no commit has yet: nobody waits for it, and it leaves
-    /// nothing behind.
-    ///
-    /// # Errors
-    /// As [`Warmer::begin`].
-    pub fn begin_early(
-        &self,
-        repo: &str,
-        list: &[Listed],
-        places: Vec<Arc<dyn ObjectStore>>,
-    ) -> Result<Option<Arc<Push>>, WarmError> {
-        self.begin_one(repo, list, places, true)
-    }
-
-    fn begin_one(
-        &self,
-        repo: &str,
-        list: &[Listed],
-        places: Vec<Arc<dyn ObjectStore>>,
-        is_eager: bool,
-    ) -> Result<Option<Arc<Push>>, WarmError> {
-        let sites: Vec<Arc<Site>> = lock(&self.sites).values().cloned().collect();
-        let mut sites: Vec<_> = sites.into_iter().filter(|s| s.entry.takes(repo)).collect();
-        if is_eager {
-            // what comes early is a kindness: whoever is away gets it with the commit
-            sites.retain(|site| !site.is_down());
-        }
-        if sites.is_empty() {
-            return Ok(None);
-        }
-        if list.len() > NAMES_MAX as usize {
-            return Err(WarmError::TooMany(list.len()));
-        }
-        self.expire();
-        let now = self.board.now();
-        let dir = self.pushes_dir();
-        let failed = |source| WarmError::Record {
-            path: dir.clone(),
-            source,
-        };
-        let mut random = [0; 8];
-        openssl::rand::rand_bytes(&mut random).map_err(|e| failed(e.into()))?;
-        let kind = if is_eager { "e" } else { "c" };
-        let txn = format!(
-            "{kind}{:x}-{:016x}",
-            crate::stratum0::seconds(now),
-            u64::from_le_bytes(random)
-        );
-        let sources = Sources(places);
-        let push = Push::begin(&dir, (repo, &txn), list, sources, now, is_eager).map_err(failed)?;
-        {
-            let mut state = push.state();
-            for site in &sites {
-                let progress = Progress::new(site.is_down());
-                state.sites.insert(site.entry.name.clone(), progress);
-            }
-        }
-        push.record().map_err(failed)?;
-        failpoint::pass("warm::begun")?;
-        let push = Arc::new(push);
-        self.board.pushes().insert(txn, Arc::clone(&push));
-        if let Some(link) = self.board.link() {
-            link.announce(&push);
-        }
-        for site in &sites {
-            site.enqueue(&push);
-        }
-        self.board.tell();
-        Ok(Some(push))
-    }
-
-    /// Waits for as many sites as the policy asks for.
-    pub fn wait(
-        &self,
-        push: &Push,
-        policy: &Policy,
-        called_off: &AtomicBool,
-        hear: &dyn Fn(&SiteOutcome),
-    ) -> Verdict {
-        let begun = Instant::now();
-        let mut told: BTreeMap<String, SiteOutcome> = BTreeMap::new();
-        let mut seen = 0;
-        loop {
-            for outcome in push.outcomes(policy.reach_within) {
-                let is_new = told.get(&outcome.site).is_none_or(|old| {
-                    (old.objects, old.state, old.missing_objects)
-                        != (outcome.objects, outcome.state, outcome.missing_objects)
-                });
-                if is_new {
-                    hear(&outcome);
-                    told.insert(outcome.site.clone(), outcome);
-                }
-            }
-            if let Some(verdict) = judge(push, policy) {
-                return verdict;
-            }
-            if called_off.load(Ordering::Relaxed) {
-                return Verdict::CalledOff;
-            }
-            let left = policy.deadline.saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                return Verdict::Late;
-            }
-            seen = self.board.wait(seen, left.min(HEARING));
-        }
-    }
-}
-
-/// Whether waiting is over.
-fn judge(push: &Push, policy: &Policy) -> Option<Verdict> {
-    let state = push.state();
-    let all = state.sites.len();
-    let with = |wanted: &dyn Fn(&Progress) -> bool| {
-        let sites = state.sites.iter();
-        let names: BTreeSet<&NodeName> = sites
-            .filter(|(_, progress)| wanted(progress))
-            .map(|(name, _)| name)
-            .collect();
-        policy.quorum.is_met(&names, all)
-    };
-    if with(&Progress::has_all) {
-        return Some(Verdict::Met);
-    }
-    let may_have =
-        |progress: &Progress| progress.has_all() || !progress.is_hopeless(policy.reach_within);
-    // whoever publishes all the same may as well have those who can
-    let is_due = |progress: &Progress| !progress.has_all() && may_have(progress);
-    let goes_on = policy.commit_anyway && state.sites.values().any(is_due);
-    (!goes_on && !with(&may_have)).then_some(Verdict::Impossible)
 }
 
 /// The directories in a directory, if that is there.

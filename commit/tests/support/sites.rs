@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use commit::warm::{NewSite, Options, Policy, Quorum, Registry, Us, Warmer, Warming, Way};
+use commit::warm::{
+    Claim, NewSite, OBJECTS_PER_PUSH, Options, Policy, Quorum, Registry, Us, Warmer, Warming, Way,
+};
 use commit::{Outcome, Publisher, Request, Visible};
+use formats::ObjectName;
 use formats::changeset::{ChangeSet, Op};
+use formats::warm::Listed;
 use formats::warm::identity::NodeName;
 
 use super::repo::Repo;
@@ -32,6 +36,7 @@ pub fn options() -> Options {
         },
         connections: 3,
         keep: Duration::from_secs(86_400),
+        objects_per_push: OBJECTS_PER_PUSH,
     }
 }
 
@@ -50,6 +55,17 @@ pub fn policy(quorum: Quorum) -> Policy {
 impl World {
     pub fn new(sites: usize) -> Self {
         Self::at(sites, SystemTime::now(), None)
+    }
+
+    /// Where a push has so many objects at most.
+    pub fn in_parts(sites: usize, objects_per_push: usize) -> Self {
+        let mut world = Self::new(sites);
+        let options = Options {
+            objects_per_push,
+            ..options()
+        };
+        world.warmer = Self::warmer_with(&world.repo, options);
+        world
     }
 
     pub fn at(sites: usize, issued: SystemTime, bandwidth: Option<u64>) -> Self {
@@ -77,10 +93,14 @@ impl World {
 
     /// As another process would have it.
     pub fn warmer_of(repo: &Repo) -> Arc<Warmer> {
+        Self::warmer_with(repo, options())
+    }
+
+    fn warmer_with(repo: &Repo, options: Options) -> Arc<Warmer> {
         let registry = Registry::new(repo.dir.path().join("sites"));
         let storage = Arc::clone(repo.publisher.storage());
         let published = Arc::new(move |_: &str| Some(Arc::clone(&storage)));
-        Warmer::open(registry, options(), published, Arc::new(SystemTime::now)).unwrap()
+        Warmer::open(registry, options, published, Arc::new(SystemTime::now)).unwrap()
     }
 
     pub fn revision(&self) -> u64 {
@@ -103,6 +123,7 @@ impl World {
             warm: Some(Warming {
                 warmer: Arc::clone(&self.warmer),
                 policy,
+                claim: Claim::default(),
             }),
             ..self.repo.request(change_set)
         }
@@ -118,6 +139,18 @@ impl World {
             Outcome::Nothing => panic!("nothing was published"),
         }
     }
+}
+
+/// The objects of changes as they are announced.
+pub fn listed(world: &World, set: &ChangeSet) -> Vec<Listed> {
+    let names = objects(set).into_iter().map(|name| name.parse().unwrap());
+    let size = |name: &ObjectName| world.repo.staged.stored_size(name).unwrap().unwrap();
+    names
+        .map(|name| Listed {
+            bytes: size(&name),
+            name,
+        })
+        .collect()
 }
 
 /// Names of all objects that the changes need.

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use formats::hash::{Hash, Hasher};
 use formats::warm::{Bits, BundleReader, Enrolment, ListReader, Missing};
@@ -40,6 +40,8 @@ pub enum Fault {
     Busy(u32),
     /// So many bundles are answered as if nothing had been announced.
     Forgets(u32),
+    /// Its clock is so many seconds ahead.
+    Skewed(u64),
 }
 
 #[derive(Debug, Default)]
@@ -82,10 +84,15 @@ impl Port {
 
     /// Serves there.
     pub fn serve(self, enrolment: &Enrolment) -> Stratum1 {
+        self.serve_at(enrolment, SystemTime::now())
+    }
+
+    /// The same on a machine whose clock says so when certificates are looked at.
+    pub fn serve_at(self, enrolment: &Enrolment, clock: SystemTime) -> Stratum1 {
         let address = self.0.local_addr().unwrap();
         let inside: Arc<Mutex<Inside>> = Arc::default();
         let ended: Arc<AtomicBool> = Arc::default();
-        let acceptor = Arc::new(acceptor(enrolment));
+        let acceptor = Arc::new(acceptor(enrolment, clock));
         let (shared, over) = (Arc::clone(&inside), Arc::clone(&ended));
         std::thread::spawn(move || {
             for socket in self.0.incoming() {
@@ -112,7 +119,7 @@ impl Port {
     }
 }
 
-fn acceptor(enrolment: &Enrolment) -> SslAcceptor {
+fn acceptor(enrolment: &Enrolment, clock: SystemTime) -> SslAcceptor {
     let ours = enrolment.credentials().unwrap();
     let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).unwrap();
     acceptor.set_certificate(&ours.certificate).unwrap();
@@ -120,6 +127,9 @@ fn acceptor(enrolment: &Enrolment) -> SslAcceptor {
     let mut trusted = X509StoreBuilder::new().unwrap();
     trusted.add_cert(ours.ca).unwrap();
     acceptor.set_cert_store(trusted.build());
+    let since = clock.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let param = acceptor.verify_param_mut();
+    param.set_time(since.as_secs().try_into().unwrap());
     acceptor.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
     acceptor.build()
 }
@@ -238,7 +248,14 @@ fn answer(
         return Ok(Some((503, b"{}".to_vec())));
     }
     match (question.method.as_str(), parts.as_slice()) {
-        ("GET", ["v1", "self"]) => Ok(Some((200, b"{}".to_vec()))),
+        ("GET", ["v1", "self"]) => {
+            let Fault::Skewed(ahead) = fault else {
+                return Ok(Some((200, b"{}".to_vec())));
+            };
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let body = format!("{{\"time\":{}}}", now.unwrap().as_secs() + ahead);
+            Ok(Some((200, body.into_bytes())))
+        }
         ("POST", ["v1", _, "transactions", _, "bundle"]) => bundle(stream, question, fault, inside),
         ("POST", ["v1", _, "transactions", txn, "published"]) => {
             let mut body = String::new();

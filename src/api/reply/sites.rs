@@ -1,4 +1,4 @@
-//! Stratum 1s: `site add`, `site revoke`, `site list`.
+//! Stratum 1s: `site add`, `site revoke`, `site list`, `site broker`.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,4 +39,28 @@ impl std::fmt::Debug for SiteAdded {
 pub struct Sites {
     /// By name.
     pub sites: Vec<Site>,
+}
+
+/// `site broker`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerFiles {
+    /// What it is set up with.
+    pub files: Vec<BrokerFile>,
+}
+
+/// A file of a broker's.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerFile {
+    /// Its name.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+    /// Nobody else may read it.
+    pub secret: bool,
+}
+
+impl std::fmt::Debug for BrokerFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BrokerFile({})", self.name)
+    }
 }

@@ -64,6 +64,9 @@ pub struct SiteStatus {
     /// How often something went wrong with it, in the same time.
     #[serde(default)]
     pub failures: u64,
+    /// By how many seconds its clock is ahead of ours, as it said.
+    #[serde(default)]
+    pub clock_ahead: Option<i64>,
     /// What went wrong last.
     pub last_error: Option<String>,
     /// For how many more days its certificate is valid.

@@ -1,3 +1,5 @@
+use formats::warm::identity;
+
 use super::*;
 
 const NOW: u64 = 1_800_000_000;
