@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io::Write};
 
 use commit::warm::{NewSite, Options, Policy, Quorum, Registry, Us, Verdict, Warmer, Way};
+use formats::warm::Listed;
 use store::{DirStore, Durability};
 
 use super::CONNECTIONS;
@@ -101,9 +102,9 @@ impl Site {
         }
     }
 
-    /// Brings all objects there, over connections that are made for it; until the site says that it
-    /// has everything.
-    pub fn push(self, tree: &Tree) -> Figures {
+    /// Brings objects there, over connections that are made for it unless there are some; until the
+    /// site says that it has everything.
+    pub fn push(&self, tree: &Tree, objects: &[Listed]) -> Figures {
         let policy = Policy {
             quorum: Quorum::All,
             deadline: LONG,
@@ -113,7 +114,7 @@ impl Site {
         let own = cpu("self");
         let begun = Instant::now();
         let places: Vec<Arc<dyn store::ObjectStore>> = vec![Arc::new(tree.storage.clone())];
-        let push = self.warmer.begin(REPO, &tree.objects, places);
+        let push = self.warmer.begin(REPO, objects, places);
         let push = push.expect("a push").expect("a site");
         let verdict = self
             .warmer
