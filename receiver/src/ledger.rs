@@ -121,6 +121,27 @@ pub struct Transaction {
     appending: Mutex<()>,
 }
 
+/// What was noted, and is not durable yet.
+#[derive(Debug)]
+#[must_use]
+pub struct Noted {
+    file: File,
+    path: PathBuf,
+}
+
+impl Noted {
+    /// Makes it durable. After a sync of the filesystem that it is on there is nothing left to do.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn sync(self) -> Result<()> {
+        let synced = self.file.sync_data();
+        synced.map_err(io_error("write", &self.path))?;
+        failpoint::pass("ledger::noted")?;
+        Ok(())
+    }
+}
+
 impl Ledger {
     /// Opens or makes the ledger below `state`.
     ///
@@ -284,9 +305,14 @@ impl Transaction {
     /// # Errors
     /// [`LedgerError`].
     pub fn note(&self, records: &[Record]) -> Result<()> {
-        if records.is_empty() {
-            return Ok(());
-        }
+        self.append(records)?.sync()
+    }
+
+    /// Notes what is about to get its name, which must not happen before [`Noted::sync`].
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn append(&self, records: &[Record]) -> Result<Noted> {
         let path = self.dir.join("brought");
         let failed = || io_error("write", &path);
         let _one = self.appending.lock();
@@ -301,12 +327,11 @@ impl Transaction {
             file.set_len(length - torn).map_err(failed())?;
         }
         file.write_all(&records.concat()).map_err(failed())?;
-        file.sync_data().map_err(failed())?;
         if is_new {
+            // under the lock: whoever notes next takes it for there
             sync_dir(&self.dir)?;
         }
-        failpoint::pass("ledger::noted")?;
-        Ok(())
+        Ok(Noted { file, path })
     }
 
     /// The objects are the replica's from now on.
@@ -341,6 +366,11 @@ impl Transaction {
     fn add_names(&self, names: &List) -> Result<()> {
         let (path, new) = (self.dir.join("names"), self.dir.join("names.new"));
         let older = self.names()?;
+        if let Some(older) = &older
+            && older.has_all(names).map_err(io_error("read", &path))?
+        {
+            return Ok(());
+        }
         let most = older.as_ref().map_or(0, Sorted::len) + u64::from(names.len());
         if most > NAMES_TOGETHER_MAX {
             return Err(LedgerError::TooLong);

@@ -21,6 +21,9 @@ pub const RECORD_BYTES: usize = DIGEST_LEN + 1 + 8;
 const KEY_BYTES: usize = DIGEST_LEN + 1;
 /// Read or written at a time, a quarter of a megabyte.
 const BUFFER_RECORDS: usize = 9_000;
+/// Read at a time where one is looked for: whoever comes next is mostly near by, since publishers send
+/// objects in the storage's order.
+const BLOCK_RECORDS: u64 = 128;
 
 /// An object and its size.
 pub type Record = [u8; RECORD_BYTES];
@@ -117,6 +120,8 @@ impl List {
 pub struct Sorted {
     file: File,
     len: u64,
+    /// Records that were read last.
+    block: Vec<u8>,
 }
 
 impl Sorted {
@@ -131,7 +136,11 @@ impl Sorted {
             Err(e) => return Err(e),
         };
         let len = file.metadata()?.len() / RECORD_BYTES as u64;
-        Ok(Some(Self { file, len }))
+        Ok(Some(Self {
+            file,
+            len,
+            block: Vec::new(),
+        }))
     }
 
     /// How many objects.
@@ -150,24 +159,48 @@ impl Sorted {
     ///
     /// # Errors
     /// Those of the system.
-    pub fn find(&self, name: &ObjectName) -> io::Result<Option<u64>> {
+    pub fn find(&mut self, name: &ObjectName) -> io::Result<Option<u64>> {
         let wanted = record(&Listed {
             name: *name,
             bytes: 0,
         });
-        let (mut low, mut high) = (0, self.len);
-        let mut found = [0; RECORD_BYTES];
+        let (block, _) = self.block.as_chunks::<RECORD_BYTES>();
+        let is_there = match (block.first(), block.last()) {
+            (Some(first), Some(last)) => (key(first)..=key(last)).contains(&key(&wanted)),
+            _ => false,
+        };
+        if !is_there {
+            self.read_block(key(&wanted))?;
+        }
+        let (block, _) = self.block.as_chunks::<RECORD_BYTES>();
+        let found = block.binary_search_by(|one| key(one).cmp(key(&wanted)));
+        Ok(found
+            .ok()
+            .and_then(|at| listed(&block[at]).map(|l| l.bytes)))
+    }
+
+    /// Reads the records among which that one is, if it is in here.
+    fn read_block(&mut self, wanted: &[u8]) -> io::Result<()> {
+        let (mut low, mut high) = (0, self.len.div_ceil(BLOCK_RECORDS));
+        let mut first = [0; RECORD_BYTES];
         while low < high {
             let middle = low + (high - low) / 2;
-            self.file
-                .read_exact_at(&mut found, middle * RECORD_BYTES as u64)?;
-            match key(&found).cmp(key(&wanted)) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return Ok(listed(&found).map(|l| l.bytes)),
+            let at = middle * BLOCK_RECORDS * RECORD_BYTES as u64;
+            self.file.read_exact_at(&mut first, at)?;
+            match key(&first) <= wanted {
+                true => low = middle + 1,
+                false => high = middle,
             }
         }
-        Ok(None)
+        let start = low.saturating_sub(1) * BLOCK_RECORDS;
+        let records = (self.len - start).min(BLOCK_RECORDS) as usize;
+        self.block.resize(records * RECORD_BYTES, 0);
+        let at = start * RECORD_BYTES as u64;
+        let read = self.file.read_exact_at(&mut self.block, at);
+        if read.is_err() {
+            self.block.clear();
+        }
+        read
     }
 
     /// All of them, in order.
@@ -176,6 +209,24 @@ impl Sorted {
     /// Those of the system.
     pub fn records(&self) -> io::Result<Records> {
         Ok(Records::of(Some(self.file.try_clone()?)))
+    }
+
+    /// True if each of these is in here, of the same size.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn has_all(&self, list: &List) -> io::Result<bool> {
+        let mut ours = self.records()?;
+        for wanted in list.sorted() {
+            loop {
+                match ours.next().transpose()? {
+                    Some(one) if one == wanted => break,
+                    Some(one) if one < wanted => {}
+                    _ => return Ok(false),
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Writes `more` and what an older file has into a new file, synced; returns how many there are.
@@ -305,11 +356,13 @@ mod tests {
         let first = Sorted::open(&one).unwrap().unwrap();
         let merged = Sorted::merge(Some(&first), &some(5_000..20_000), &two).unwrap();
         assert_eq!(merged, 20_000);
-        let both = Sorted::open(&two).unwrap().unwrap();
+        let mut both = Sorted::open(&two).unwrap().unwrap();
         for n in (0..20_000).step_by(7) {
             assert_eq!(both.find(&object(n).name).unwrap(), Some(n.into()));
         }
-        assert_eq!(both.find(&object(20_000).name).unwrap(), None);
+        for n in 20_000..20_100 {
+            assert_eq!(both.find(&object(n).name).unwrap(), None);
+        }
         let all: Vec<Record> = both.records().unwrap().map(Result::unwrap).collect();
         assert_eq!(all.len(), 20_000);
         assert!(all.is_sorted());
@@ -317,7 +370,18 @@ mod tests {
             all.iter()
                 .all(|r| listed(r).is_some_and(|l| record(&l) == *r))
         );
+        for record in &all {
+            let listed = listed(record).unwrap();
+            assert_eq!(both.find(&listed.name).unwrap(), Some(listed.bytes));
+        }
         assert!(Sorted::open(&dir.path().join("none")).unwrap().is_none());
+        let known = |range| both.has_all(&some(range)).unwrap();
+        assert!(known(0..20_000) && known(17..18) && known(3..3));
+        assert!(!known(19_999..20_001));
+        let empty = dir.path().join("empty");
+        Sorted::merge(None, &some(0..0), &empty).unwrap();
+        let mut empty = Sorted::open(&empty).unwrap().unwrap();
+        assert_eq!(empty.find(&object(1).name).unwrap(), None);
     }
 
     #[test]

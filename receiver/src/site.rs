@@ -231,6 +231,10 @@ impl Site {
                 .announce(&visit.key, &list, publisher, now, || session)?
         };
         let absent = absent(visit.repo.vault.store().as_ref(), &list)?;
+        if absent.count() == 0 {
+            // on this word a revision becomes visible, and nobody looks again
+            visit.repo.vault.sync()?;
+        }
         self.metrics.announcements.one();
         self.metrics.names.add(list.len().into());
         self.metrics.absent.add(absent.count().into());

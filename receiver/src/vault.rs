@@ -3,8 +3,9 @@
 //! A bundle is taken in batches. Of each object the bytes are hashed on their way into a file without a
 //! name; then, for a batch at once:
 //!
-//! 1. the bytes are synced, so that whatever has a name is whole even after a power loss,
-//! 2. the ledger notes what is about to come, durably, so that nothing stays for which nobody answers,
+//! 1. the ledger notes what is about to come, so that nothing stays for which nobody answers,
+//! 2. the bytes and the note are synced, so that whatever has a name is whole and accounted for even
+//!    after a power loss; where both lie on one filesystem, by one sync,
 //! 3. the files get their names.
 //!
 //! What is wrong with one object is told of that object, and the rest goes on. Neither an object nor a
@@ -127,6 +128,14 @@ impl Vault {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
+    }
+
+    /// Returns once whatever is there stays after a power loss, under its name.
+    ///
+    /// # Errors
+    /// When the system reports that something was lost.
+    pub fn sync(&self) -> store::Result<()> {
+        self.syncer.sync(self.store.as_ref())
     }
 
     /// Takes a bundle of a transaction in. What came whole before a bundle broke off is kept. `heard`
@@ -257,35 +266,31 @@ impl Taking<'_> {
                 return Ok(Err(e));
             }
         }
-        Ok(Ok(hasher.finish() == listed.name.hash))
+        if hasher.finish() != listed.name.hash {
+            return Ok(Ok(false));
+        }
+        // at once: a batch of them in memory is more than a receiver may take
+        Ok(pending.spill().map(|()| true))
     }
 
     /// Gives the batch its names.
     fn name_all(&mut self) -> Result<(), Refusal> {
         self.bytes = 0;
-        let mut ready = Vec::with_capacity(self.waiting.len());
-        for mut waiting in std::mem::take(&mut self.waiting) {
-            match waiting.pending.spill() {
-                Ok(()) => ready.push(waiting),
-                Err(e) => {
-                    let name = waiting.listed.name;
-                    let e = store::write_error(self.vault.store.as_ref(), &name, e);
-                    self.failed(&name, &e)?;
-                }
-            }
-        }
+        let ready = std::mem::take(&mut self.waiting);
         if ready.is_empty() {
             return Ok(());
         }
         failpoint::pass("vault::written")?;
-        self.vault.syncer.sync(self.vault.store.as_ref())?;
-        failpoint::pass("vault::synced")?;
+        // over the sync, too: what is noted here must not be forgotten before it has its name
         let _stays = self.vault.gate.read();
         if self.txn.about().state != State::Open {
             return Err(Refusal::NoTransaction);
         }
         let noted: Vec<Record> = ready.iter().map(|w| record(&w.listed)).collect();
-        self.txn.note(&noted)?;
+        let noted = self.txn.append(&noted)?;
+        self.vault.syncer.sync(self.vault.store.as_ref())?;
+        failpoint::pass("vault::synced")?;
+        noted.sync()?;
         for (listed, kept) in keep(self.vault.store.as_ref(), ready) {
             failpoint::pass("vault::named")?;
             match kept {

@@ -82,13 +82,16 @@ impl Transfer<'_> {
     /// Returns when the site says that it has everything.
     pub(super) fn run(&self) -> Result<(), Trouble> {
         let list = self.push.list().map_err(|e| Trouble::Ours(e.to_string()))?;
-        let mut missing = self.control.announce(self.push)?;
+        let mut missing = self.announce()?;
         self.told(&list, &missing);
         for _ in 0..ROUNDS_MAX {
             if missing.absent.count() == 0 {
                 return Ok(());
             }
-            let absent: Vec<Listed> = missing.absent.ones().map(|at| list[at as usize]).collect();
+            let mut absent: Vec<Listed> =
+                missing.absent.ones().map(|at| list[at as usize]).collect();
+            // in which they lie in both storages' directories, and in the site's ledger
+            absent.sort_unstable_by_key(|listed| listed.name);
             let bytes = absent.iter().map(|listed| listed.bytes).sum();
             if missing.room.is_some_and(|room| room < bytes) {
                 let room = missing.room.unwrap_or_default();
@@ -107,6 +110,21 @@ impl Transfer<'_> {
         }
     }
 
+    /// Announces; where more may be absent than one bundle takes, the other connections come about
+    /// meanwhile.
+    fn announce(&self) -> Result<Missing, Trouble> {
+        let is_large =
+            self.push.objects as usize > BUNDLE_OBJECTS || self.push.bytes > BUNDLE_BYTES;
+        let connections = if is_large { self.connections } else { 1 };
+        std::thread::scope(|scope| {
+            for _ in 1..connections {
+                // whatever is wrong with the site, the announcement tells
+                scope.spawn(|| drop(self.client.about()));
+            }
+            self.control.announce(self.push)
+        })
+    }
+
     fn told(&self, list: &[Listed], missing: &Missing) {
         let absent = missing.absent.ones().map(|at| list[at as usize].bytes);
         self.hear.lacks(missing.absent.count().into(), absent.sum());
@@ -115,7 +133,7 @@ impl Transfer<'_> {
     /// Sends objects, each until it is taken.
     fn send(&self, absent: Vec<Listed>, bytes: u64, session: &str) -> Result<(), Trouble> {
         let round = Mutex::new(Round {
-            bundles: bundles(absent),
+            bundles: bundles(absent, self.connections),
             missing: bytes,
             spoiled: HashMap::new(),
             failed: None,
@@ -229,13 +247,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Objects in bundles, in their order; a large one goes alone.
-pub(super) fn bundles(objects: Vec<Listed>) -> VecDeque<Vec<Listed>> {
+/// Objects in bundles, in their order; a large one goes alone. The first of each connection are of
+/// different lengths: of the same they would be through at one time, and all connections would wait
+/// for their answers together while nothing is on its way.
+pub(super) fn bundles(objects: Vec<Listed>, connections: usize) -> VecDeque<Vec<Listed>> {
     let mut bundles = VecDeque::new();
     let (mut bundle, mut bytes) = (Vec::new(), 0_u64);
+    let connections = connections.max(1);
     for listed in objects {
-        let is_full =
-            bytes.saturating_add(listed.bytes) > BUNDLE_BYTES || bundle.len() == BUNDLE_OBJECTS;
+        let part = match connections.saturating_sub(bundles.len()) {
+            0 => connections,
+            left => left,
+        };
+        let is_full = bundle.len() >= BUNDLE_OBJECTS * part / connections
+            || bytes.saturating_add(listed.bytes) > BUNDLE_BYTES * part as u64 / connections as u64;
         if is_full && !bundle.is_empty() {
             bundles.push_back(std::mem::take(&mut bundle));
             bytes = 0;
@@ -299,18 +324,22 @@ mod tests {
 
     #[test]
     fn bundles_are_neither_large_nor_many() {
-        assert!(bundles(Vec::new()).is_empty());
+        assert!(bundles(Vec::new(), 4).is_empty());
         let small: Vec<_> = (0..5000).map(|n| listed(n, 100)).collect();
-        let sizes: Vec<_> = bundles(small.clone()).iter().map(Vec::len).collect();
-        assert_eq!(sizes, [2048, 2048, 904]);
-        let order: Vec<_> = bundles(small.clone()).into_iter().flatten().collect();
+        let sizes = |objects: &[Listed], connections| -> Vec<usize> {
+            let bundles = bundles(objects.to_vec(), connections);
+            bundles.iter().map(Vec::len).collect()
+        };
+        assert_eq!(sizes(&small, 1), [2048, 2048, 904]);
+        assert_eq!(sizes(&small, 2), [2048, 1024, 1928]);
+        assert_eq!(sizes(&small, 8)[..3], [2048, 1792, 1160]);
+        let order: Vec<_> = bundles(small.clone(), 2).into_iter().flatten().collect();
         assert_eq!(order, small);
         let mixed = [3 << 20, 4 << 20, 64 << 20, 0, 5 << 20, u64::MAX];
-        let mixed = (0..)
+        let mixed: Vec<_> = (0..)
             .zip(mixed)
             .map(|(n, bytes)| listed(n, bytes))
             .collect();
-        let sizes: Vec<_> = bundles(mixed).iter().map(Vec::len).collect();
-        assert_eq!(sizes, [2, 1, 2, 1]);
+        assert_eq!(sizes(&mixed, 1), [2, 1, 2, 1]);
     }
 }

@@ -135,16 +135,9 @@ where
             Next::Nothing => State::Over,
         })
     }
-}
 
-impl<O> Read for Encoder<O>
-where
-    O: FnMut(&ObjectName) -> io::Result<Box<dyn Read + Send>>,
-{
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
+    /// Bytes of a record or of an object; none where it is over.
+    fn some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match &mut self.state {
                 State::Own(own, at, end, next) => {
@@ -175,6 +168,26 @@ where
                 State::Over => return Ok(0),
             }
         }
+    }
+}
+
+impl<O> Read for Encoder<O>
+where
+    O: FnMut(&ObjectName) -> io::Result<Box<dyn Read + Send>>,
+{
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // as much as fits: small objects would otherwise go over the network by twos
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.some(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                // the next call hears of it again
+                Err(_) if filled > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
     }
 }
 

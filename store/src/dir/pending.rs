@@ -65,7 +65,10 @@ impl Write for DirPending {
 
 impl Pending for DirPending {
     fn spill(&mut self) -> io::Result<()> {
-        self.fill().map(|_| ())
+        self.fill()?;
+        // many wait for their names at one time
+        self.buffer = Vec::new();
+        Ok(())
     }
 
     fn keep(self: Box<Self>, name: &ObjectName) -> Result<Stored> {
