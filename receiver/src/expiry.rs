@@ -198,7 +198,7 @@ fn keep_unpublished(
         if other.about().state != State::Published {
             continue;
         }
-        let Some(names) = other.names()? else {
+        let Some(mut names) = other.names()? else {
             continue;
         };
         let mut left = Vec::with_capacity(records.len());

@@ -9,7 +9,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io::Write};
 
-use commit::warm::{NewSite, Options, Policy, Quorum, Registry, Us, Verdict, Warmer, Way};
+use commit::warm::{
+    Claim, NewSite, OBJECTS_PER_PUSH, Options, Policy, Quorum, Registry, Us, Verdict, Warmer, Way,
+};
 use formats::warm::Listed;
 use store::{DirStore, Durability};
 
@@ -114,7 +116,9 @@ impl Site {
         let own = cpu("self");
         let begun = Instant::now();
         let places: Vec<Arc<dyn store::ObjectStore>> = vec![Arc::new(tree.storage.clone())];
-        let push = self.warmer.begin(REPO, objects, places);
+        let list = objects.iter().copied().map(Ok);
+        let claim = Claim::default();
+        let push = self.warmer.begin(REPO, list, places, &claim);
         let push = push.expect("a push").expect("a site");
         let verdict = self
             .warmer
@@ -147,6 +151,7 @@ fn publisher(dir: &Path, tree: &Tree) -> Arc<Warmer> {
         },
         connections: CONNECTIONS,
         keep: LONG,
+        objects_per_push: OBJECTS_PER_PUSH,
     };
     let storage: Arc<dyn store::ObjectStore> = Arc::new(tree.storage.clone());
     let published = Arc::new(move |_: &str| Some(Arc::clone(&storage)));
