@@ -49,6 +49,9 @@ fn needs(request: &Request) -> Needs<'_> {
         | Request::SiteAdd(_)
         | Request::SiteRevoke(_)
         | Request::SiteList
+        | Request::Drain(_)
+        | Request::Reload
+        | Request::LogLevel(_)
         | Request::Unmount(_) => Needs::Owner,
     }
 }
@@ -134,6 +137,7 @@ mod tests {
             state_dir: "/s".into(),
             mountpoint: "/m".into(),
             file: crate::config::parse(&text, Path::new("x")).unwrap(),
+            overrides: crate::config::Overrides::default(),
         }
     }
 
@@ -188,6 +192,10 @@ mod tests {
             (request("site-revoke", r#","site":"cern""#), [false; 4]),
             (request("site-list", ""), [false; 4]),
             (request("unmount", r#","staged":"discard""#), [false; 4]),
+            (request("drain", ""), [false; 4]),
+            (request("reload", ""), [false; 4]),
+            (request("log-level", r#","filter":"debug""#), [false; 4]),
+            (request("log-level", ""), [false; 4]),
         ];
         let peer = |uid, groups: &[u32]| Peer {
             uid,

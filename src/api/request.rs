@@ -44,6 +44,12 @@ pub enum Request {
     SiteRevoke(SiteRevoke),
     /// Lists the sites.
     SiteList,
+    /// Lets no commit in, or lets them in again.
+    Drain(Drain),
+    /// Reads the configuration again.
+    Reload,
+    /// What is logged.
+    LogLevel(LogLevel),
     /// Ends the daemon.
     Unmount(Unmount),
 }
@@ -226,6 +232,25 @@ pub struct Resign {
     pub new_keys: bool,
 }
 
+/// `drain`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Lets them in again.
+    #[serde(default)]
+    pub resume: bool,
+    /// Answer when none runs.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+/// `log-level`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLevel {
+    /// What shall be logged from now on; absent: what is.
+    #[serde(default)]
+    pub filter: Option<String>,
+}
+
 /// `unmount`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unmount {
@@ -266,6 +291,9 @@ impl Request {
             Self::SiteAdd(_) => "site-add",
             Self::SiteRevoke(_) => "site-revoke",
             Self::SiteList => "site-list",
+            Self::Drain(_) => "drain",
+            Self::Reload => "reload",
+            Self::LogLevel(_) => "log-level",
             Self::Unmount(_) => "unmount",
         }
     }

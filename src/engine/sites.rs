@@ -31,7 +31,8 @@ impl Engine {
         if let Some(warmer) = self.warmer.get() {
             return Ok(Arc::clone(warmer));
         }
-        let section = &self.settings.file.warm;
+        let settings = self.settings();
+        let section = &settings.file.warm;
         let options = Options {
             us: Us {
                 name: self.own_name()?,
@@ -41,9 +42,9 @@ impl Engine {
             connections: section.connections,
             keep: section.keep.0,
         };
-        let (state, settings) = (self.state.clone(), self.settings.clone());
+        let (state, in_force) = (self.state.clone(), self.settings.clone());
         let published = move |name: &str| {
-            let published = Published::open(&state, &settings, name);
+            let published = Published::open(&state, &in_force.get(), name);
             let published = published.inspect_err(|failure| tracing::warn!("{failure}"));
             Some(Arc::clone(published.ok()?.repository().store()) as Arc<dyn ObjectStore>)
         };
@@ -74,8 +75,8 @@ impl Engine {
     fn own_name(&self) -> Result<NodeName> {
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy().into_owned();
-        let configured = self.settings.file.warm.name.as_ref();
-        let name = configured.unwrap_or(&host);
+        let settings = self.settings();
+        let name = settings.file.warm.name.as_ref().unwrap_or(&host);
         name.parse().map_err(|e: IdentityError| {
             Failure::usage("this publisher has no name for its sites")
                 .because(&e)
@@ -85,7 +86,8 @@ impl Engine {
 
     /// The broker that the configuration names.
     fn broker(&self) -> Result<Option<BrokerAddress>> {
-        let section = &self.settings.file.warm;
+        let settings = self.settings();
+        let section = &settings.file.warm;
         let Some(url) = section.broker.clone() else {
             return Ok(None);
         };
@@ -136,7 +138,7 @@ impl Engine {
     }
 
     pub(super) fn broker_status(&self) -> Option<BrokerStatus> {
-        let url = self.settings.file.warm.broker.clone()?;
+        let url = self.settings().file.warm.broker.clone()?;
         let (trouble, messages_refused) = self.warmer().ok()?.broker()?;
         Some(BrokerStatus {
             url,
@@ -173,7 +175,7 @@ impl Engine {
     /// # Errors
     /// Sites that cannot be served, where none may be left out.
     pub fn warming(&self, repo: &Repo) -> Result<Option<Warming>> {
-        let own = self.settings.repository(repo.name()).warm;
+        let own = self.settings().repository(repo.name()).warm;
         if own.push == Push::Off {
             return Ok(None);
         }
@@ -198,7 +200,7 @@ impl Engine {
         let policy = Policy {
             quorum,
             deadline: own.deadline,
-            reach_within: self.settings.file.warm.reach_within.0,
+            reach_within: self.settings().file.warm.reach_within.0,
             commit_anyway: own.commit_anyway,
         };
         Ok(Some(Warming { warmer, policy }))

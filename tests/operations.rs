@@ -1,0 +1,5 @@
+//! What an operator does: configuration, maintenance, .
+
+mod configuration;
+mod drain;
+mod reload;
