@@ -52,6 +52,7 @@ fn needs(request: &Request) -> Needs<'_> {
         | Request::Drain(_)
         | Request::Reload
         | Request::LogLevel(_)
+        | Request::Gc(_)
         | Request::Unmount(_) => Needs::Owner,
     }
 }
@@ -196,6 +197,7 @@ mod tests {
             (request("reload", ""), [false; 4]),
             (request("log-level", r#","filter":"debug""#), [false; 4]),
             (request("log-level", ""), [false; 4]),
+            (request("gc", r#","dry_run":true"#), [false; 4]),
         ];
         let peer = |uid, groups: &[u32]| Peer {
             uid,

@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 pub use helpers::{Config, ConfigCheck, ConfigCommand, Doctor, Util, UtilCommand};
 pub use mounting::{Mount, Unmount};
-pub use operations::{Drain, LogLevel, Reload};
+pub use operations::{Drain, Gc, LogLevel, Reload};
 pub use repository::{Check, CompressionArg, HashArg, Mkfs, Resign, Rmfs};
 pub use revisions::{Rollback, Tag, TagAdd, TagCommand, TagList, TagRemove};
 pub use site::{Site, SiteAdd, SiteCommand};
@@ -130,6 +130,8 @@ pub enum Command {
     Reload(Reload),
     /// Show or change what the daemon logs
     LogLevel(LogLevel),
+    /// Remove what nobody needs: caches, and leftovers of stages and commits
+    Gc(Gc),
     /// Find out why something does not work here
     Doctor(Doctor),
     /// Check a configuration file, or show what is in force
@@ -164,6 +166,7 @@ impl Command {
             Self::Drain(args) => &args.json,
             Self::Reload(args) => &args.json,
             Self::LogLevel(args) => &args.json,
+            Self::Gc(args) => &args.json,
             Self::Doctor(args) => &args.json,
             Self::Config(args) => match &args.command {
                 ConfigCommand::Check(args) => &args.json,

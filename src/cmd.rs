@@ -25,6 +25,7 @@ mod config;
 mod diff;
 mod doctor;
 mod drain;
+mod gc;
 mod log_level;
 mod mkfs;
 mod mount;
@@ -89,6 +90,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Drain(args) => drain::run(&context, &args),
         Command::Reload(args) => reload::run(&context, &args),
         Command::LogLevel(args) => log_level::run(&context, &args),
+        Command::Gc(args) => gc::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Config(_) | Command::Util(_) => Ok(ExitCode::SUCCESS),
     };

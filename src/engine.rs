@@ -31,6 +31,7 @@ mod drain;
 pub mod front;
 mod gate;
 pub mod gateway;
+mod gc;
 mod health;
 pub mod in_force;
 mod look;
@@ -214,6 +215,7 @@ impl Engine {
             Request::SiteRevoke(args) => json(self.site_revoke(args)?),
             Request::SiteList => json(self.site_list()?),
             Request::Drain(args) => json(self.drain(args, watch)?),
+            Request::Gc(args) => json(self.gc(args, watch)?),
             Request::Unmount(args) => json(hook::before_unmount(self, args.staged, watch)?),
             // what only a daemon does, it does itself
             Request::Reload | Request::LogLevel(_) => Err(Failure::new(

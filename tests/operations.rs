@@ -1,5 +1,6 @@
-//! What an operator does: configuration, maintenance, .
+//! What an operator does: configuration, maintenance, clearing up, .
 
 mod configuration;
 mod drain;
+mod gc;
 mod reload;

@@ -98,6 +98,7 @@ fn answers(bytes: &[u8]) {
     json_again::<reply::Removed>(bytes);
     json_again::<reply::Unmounted>(bytes);
     json_again::<reply::Reloaded>(bytes);
+    json_again::<reply::Collected>(bytes);
     json_again::<reply::Diagnosis>(bytes);
 }
 

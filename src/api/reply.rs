@@ -7,7 +7,7 @@ mod status;
 mod upkeep;
 
 pub use changes::{Aborted, Change, Committed, Diff, DroppedXattr, Limit, Seconds, Summary, What};
-pub use operations::{Drained, LogLevel, Reloaded};
+pub use operations::{Collected, Drained, Freed, LogLevel, Reloaded};
 pub use sites::{Site, SiteAdded, Sites};
 pub use status::{
     BrokerStatus, OpenFile, RepoStatus, SiteStatus, Staged, Status, Trouble, UnderWay,

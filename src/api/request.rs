@@ -50,6 +50,8 @@ pub enum Request {
     Reload,
     /// What is logged.
     LogLevel(LogLevel),
+    /// Removes what nobody needs.
+    Gc(Gc),
     /// Ends the daemon.
     Unmount(Unmount),
 }
@@ -251,6 +253,17 @@ pub struct LogLevel {
     pub filter: Option<String>,
 }
 
+/// `gc`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gc {
+    /// One repository; all if absent, and what is left of those that are no more.
+    #[serde(default)]
+    pub repo: Option<String>,
+    /// Remove nothing, say what would be.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// `unmount`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unmount {
@@ -294,6 +307,7 @@ impl Request {
             Self::Drain(_) => "drain",
             Self::Reload => "reload",
             Self::LogLevel(_) => "log-level",
+            Self::Gc(_) => "gc",
             Self::Unmount(_) => "unmount",
         }
     }

@@ -1,4 +1,4 @@
-//! What an operator does to a daemon and its state: `drain`, `reload`, `log-level`.
+//! What an operator does to a daemon and its state: `drain`, `reload`, `log-level`, `gc`.
 
 use clap::Args;
 
@@ -55,6 +55,35 @@ Examples:
 pub struct LogLevel {
     /// error, warn, info, debug, trace, or filters by module [default: only show what is logged]
     pub filter: Option<String>,
+    /// Output.
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// `prepub gc`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Removed are, per repository:
+  objects       sealed for files that were changed or removed since
+  catalogs      of published revisions, fetched and not in use; fetched again when needed
+  content       of published files, decompressed and not in use; likewise
+  transactions  what commits left that are neither under way nor to be resumed
+and for no repository:
+  scratch       of checks and looks that were killed
+  retired       caches, transactions and stages of repositories that are not served any more; a stage
+                with changes in it is kept, and named
+Nothing that a commit or staged files rely on is removed, and nothing of a repository's storage:
+that is for `cvmfs_server gc`. Works with the daemon and without.
+
+Examples:
+  prepub gc --dry-run
+  prepub gc demo.example.org")]
+pub struct Gc {
+    /// Only this repository [default: all, and what is left of former ones]
+    pub repo: Option<String>,
+    /// Remove nothing; print the same
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
     /// Output.
     #[command(flatten)]
     pub json: Json,

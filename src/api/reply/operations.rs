@@ -1,4 +1,4 @@
-//! What the operator does to a daemon and its state: `drain`, `reload`, `log-level`.
+//! What the operator does to a daemon and its state: `drain`, `reload`, `log-level`, `gc`.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,4 +31,30 @@ pub struct LogLevel {
     pub filter: String,
     /// What the configuration says.
     pub configured: String,
+}
+
+/// `gc`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Nothing was removed.
+    pub dry_run: bool,
+    /// What was, or would be.
+    pub freed: Vec<Freed>,
+    /// The sum.
+    pub bytes: u64,
+    /// What was left where it is, and why.
+    pub kept: Vec<String>,
+}
+
+/// Something that nobody needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freed {
+    /// What sort: `objects`, `catalogs`, `content`, `transactions`, `scratch`, `retired`.
+    pub kind: String,
+    /// Of which repository; none: of no one.
+    pub repo: Option<String>,
+    /// How many.
+    pub items: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
