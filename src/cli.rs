@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 pub use helpers::{Config, ConfigCheck, ConfigCommand, Doctor, Util, UtilCommand};
 pub use mounting::{Mount, Unmount};
-pub use operations::{Drain, Gc, LogLevel, Reload};
+pub use operations::{Drain, Gc, LogLevel, Reload, Support};
 pub use repository::{Check, CompressionArg, HashArg, Mkfs, Resign, Rmfs};
 pub use revisions::{Rollback, Tag, TagAdd, TagCommand, TagList, TagRemove};
 pub use site::{Site, SiteAdd, SiteCommand};
@@ -134,6 +134,8 @@ pub enum Command {
     Gc(Gc),
     /// Find out why something does not work here
     Doctor(Doctor),
+    /// Pack what others need to help you, without secrets
+    Support(Support),
     /// Check a configuration file, or show what is in force
     Config(Config),
     /// Manual pages and shell completions
@@ -168,6 +170,7 @@ impl Command {
             Self::LogLevel(args) => &args.json,
             Self::Gc(args) => &args.json,
             Self::Doctor(args) => &args.json,
+            Self::Support(args) => &args.json,
             Self::Config(args) => match &args.command {
                 ConfigCommand::Check(args) => &args.json,
                 ConfigCommand::Show(args) => &args.json,

@@ -36,6 +36,7 @@ mod rmfs;
 mod rollback;
 mod site;
 mod status;
+mod support;
 mod tag;
 mod unmount;
 mod util;
@@ -92,6 +93,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::LogLevel(args) => log_level::run(&context, &args),
         Command::Gc(args) => gc::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Support(args) => support::run(&context, &args),
         Command::Config(_) | Command::Util(_) => Ok(ExitCode::SUCCESS),
     };
     context.display.finish();

@@ -1,6 +1,7 @@
-//! What an operator does: configuration, maintenance, clearing up, .
+//! What an operator does: configuration, maintenance, clearing up, and asking for help.
 
 mod configuration;
 mod drain;
 mod gc;
 mod reload;
+mod support;

@@ -1,6 +1,8 @@
-//! What an operator does to a daemon and its state: `drain`, `reload`, `log-level`, `gc`.
+//! What an operator does to a daemon and its state: `drain`, `reload`, `log-level`, `gc`, `support`.
 
-use clap::Args;
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
 
 use super::Json;
 
@@ -84,6 +86,26 @@ pub struct Gc {
     /// Remove nothing; print the same
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    /// Output.
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// `prepub support`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+In the bundle are: version, configuration with origins, status, doctor, the end of the log, names
+and sizes of files in the state directory, mounts, kernel and distribution. No content of files, no
+keys, no environment. Passwords in URLs, tokens, and the secrets that the configuration leads to
+(keys of gateways, s3.conf, enrolments) are taken out of all of it; look through it all the same
+before you send it.
+
+Example:
+  prepub support --output /tmp/prepub-support.tar.gz")]
+pub struct Support {
+    /// Where to write it [default: prepub-support-HOST-SECONDS.tar.gz]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
     /// Output.
     #[command(flatten)]
     pub json: Json,
