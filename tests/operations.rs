@@ -1,5 +1,6 @@
-//! What an operator does: configuration, maintenance, clearing up, and asking for help.
+//! What an operator does: configuration, maintenance, clearing up, backup, and asking for help.
 
+mod backup;
 mod configuration;
 mod drain;
 mod gc;
