@@ -50,6 +50,10 @@ fn needs(request: &Request) -> Needs<'_> {
         | Request::SiteRevoke(_)
         | Request::SiteList
         | Request::SiteBroker(_)
+        | Request::Drain(_)
+        | Request::Reload
+        | Request::LogLevel(_)
+        | Request::Gc(_)
         | Request::Unmount(_) => Needs::Owner,
     }
 }
@@ -135,6 +139,7 @@ mod tests {
             state_dir: "/s".into(),
             mountpoint: "/m".into(),
             file: crate::config::parse(&text, Path::new("x")).unwrap(),
+            overrides: crate::config::Overrides::default(),
         }
     }
 
@@ -190,6 +195,11 @@ mod tests {
             (request("site-list", ""), [false; 4]),
             (request("site-broker", r#","hosts":["b"]"#), [false; 4]),
             (request("unmount", r#","staged":"discard""#), [false; 4]),
+            (request("drain", ""), [false; 4]),
+            (request("reload", ""), [false; 4]),
+            (request("log-level", r#","filter":"debug""#), [false; 4]),
+            (request("log-level", ""), [false; 4]),
+            (request("gc", r#","dry_run":true"#), [false; 4]),
         ];
         let peer = |uid, groups: &[u32]| Peer {
             uid,

@@ -21,6 +21,6 @@ pub const BUCKET_SCHEME: &str = "s3://";
 pub use event::{Event, Progress, Step, Unit, Watch};
 pub use path_text::PathText;
 pub use request::{
-    At, Check, Commit, Diff, Mkfs, Repo, Request, Resign, Rollback, SiteAdd, SiteBroker,
-    SiteRevoke, Staged, Status, TagAdd, TagRemove, Unmount,
+    At, Check, Commit, Diff, Drain, Gc, LogLevel, Mkfs, Repo, Request, Resign, Rollback, SiteAdd,
+    SiteBroker, SiteRevoke, Staged, Status, TagAdd, TagRemove, Unmount,
 };

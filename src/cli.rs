@@ -2,6 +2,7 @@
 
 mod helpers;
 mod mounting;
+mod operations;
 mod repository;
 mod revisions;
 mod site;
@@ -12,8 +13,9 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-pub use helpers::{Config, ConfigCommand, Doctor, Util, UtilCommand};
+pub use helpers::{Config, ConfigCheck, ConfigCommand, Doctor, Util, UtilCommand};
 pub use mounting::{Mount, Unmount};
+pub use operations::{Drain, Gc, LogLevel, Reload, Support};
 pub use repository::{Check, CompressionArg, HashArg, Mkfs, Resign, Rmfs};
 pub use revisions::{Rollback, Tag, TagAdd, TagCommand, TagList, TagRemove};
 pub use site::{Site, SiteAdd, SiteBroker, SiteCommand};
@@ -122,8 +124,18 @@ pub enum Command {
     Rmfs(Rmfs),
     /// Make Stratum 1s sites that have a revision's objects before it is visible
     Site(Site),
+    /// Let no new commits in, for maintenance; running ones end
+    Drain(Drain),
+    /// Have the daemon read its configuration again
+    Reload(Reload),
+    /// Show or change what the daemon logs
+    LogLevel(LogLevel),
+    /// Remove what nobody needs: caches, and leftovers of stages and commits
+    Gc(Gc),
     /// Find out why something does not work here
     Doctor(Doctor),
+    /// Pack what others need to help you, without secrets
+    Support(Support),
     /// Check a configuration file, or show what is in force
     Config(Config),
     /// Manual pages and shell completions
@@ -153,7 +165,16 @@ impl Command {
             Self::Check(args) => &args.json,
             Self::Resign(args) => &args.json,
             Self::Rmfs(args) => &args.json,
+            Self::Drain(args) => &args.json,
+            Self::Reload(args) => &args.json,
+            Self::LogLevel(args) => &args.json,
+            Self::Gc(args) => &args.json,
             Self::Doctor(args) => &args.json,
+            Self::Support(args) => &args.json,
+            Self::Config(args) => match &args.command {
+                ConfigCommand::Check(args) => &args.json,
+                ConfigCommand::Show(args) => &args.json,
+            },
             Self::Tag(args) => match &args.command {
                 TagCommand::List(args) => &args.json,
                 TagCommand::Add(args) => &args.json,
@@ -165,7 +186,7 @@ impl Command {
                 SiteCommand::List(args) => &args.json,
                 SiteCommand::Broker(args) => &args.json,
             },
-            Self::Mount(_) | Self::Config(_) | Self::Util(_) => return false,
+            Self::Mount(_) | Self::Util(_) => return false,
         };
         json.json
     }

@@ -10,8 +10,9 @@ use crate::api::Request;
 use crate::asker::Asker;
 use crate::cli::{Cli, Command, Global};
 use crate::config::{Overrides, Settings};
+use crate::control::client::Client;
 use crate::progress::Display;
-use crate::report::{Context as _, Result};
+use crate::report::{Context as _, Failure, Kind, Result};
 use crate::repositories;
 use crate::state::State;
 use crate::target::Surroundings;
@@ -23,14 +24,19 @@ mod commit;
 mod config;
 mod diff;
 mod doctor;
+mod drain;
+mod gc;
+mod log_level;
 mod mkfs;
 mod mount;
 pub mod output;
+mod reload;
 mod resign;
 mod rmfs;
 mod rollback;
 mod site;
 mod status;
+mod support;
 mod tag;
 mod unmount;
 mod util;
@@ -82,7 +88,12 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Resign(args) => resign::run(&context, args),
         Command::Rmfs(args) => rmfs::run(&context, args),
         Command::Site(args) => site::run(&context, args.command),
+        Command::Drain(args) => drain::run(&context, &args),
+        Command::Reload(args) => reload::run(&context, &args),
+        Command::LogLevel(args) => log_level::run(&context, &args),
+        Command::Gc(args) => gc::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Support(args) => support::run(&context, &args),
         Command::Config(_) | Command::Util(_) => Ok(ExitCode::SUCCESS),
     };
     context.display.finish();
@@ -108,6 +119,24 @@ impl Context {
         let result = asker.ask(request, &self.display);
         self.display.finish();
         result
+    }
+
+    /// Asks the daemon, for what nobody else can do.
+    ///
+    /// # Errors
+    /// None there: [`Kind::Unreachable`]; why it was not done.
+    pub fn ask_the_daemon<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
+        let state = State::open(&self.settings.state_dir)?;
+        let Some(client) = Client::connect(&state.socket())? else {
+            return Err(Failure::new(
+                Kind::Unreachable,
+                format!("no daemon runs on the state in {}", state.dir().display()),
+            )
+            .hint("`prepub mount` or `systemctl start prepub` starts one; it reads the configuration then"));
+        };
+        let value = client.ask(request, &self.display)?;
+        self.display.finish();
+        serde_json::from_value(value).context("the daemon answered in another language")
     }
 
     /// What targets are resolved against.

@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use crate::report::{Failure, Result};
 
 mod explain;
+pub mod keys;
 pub mod metrics;
+pub mod origin;
 pub mod places;
 pub mod warm;
 
@@ -318,7 +320,7 @@ pub enum Right {
 }
 
 /// Flags and environment variables that stand over the file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--config`, `PREPUB_CONFIG`
     pub config: Option<PathBuf>,
@@ -339,6 +341,8 @@ pub struct Settings {
     pub mountpoint: PathBuf,
     /// The file's content, or the defaults.
     pub file: File,
+    /// What stands over the file.
+    pub overrides: Overrides,
 }
 
 impl Settings {
@@ -355,6 +359,14 @@ impl Settings {
     /// A file that was asked for and is not there; one that cannot be read or understood.
     pub fn load(overrides: &Overrides) -> Result<Self> {
         Self::load_at(overrides, &Places::of_this_process())
+    }
+
+    /// Reads it again, as it was read before.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn again(&self) -> Result<Self> {
+        Self::load(&self.overrides)
     }
 
     fn load_at(overrides: &Overrides, places: &Places) -> Result<Self> {
@@ -390,6 +402,7 @@ impl Settings {
             state_dir,
             mountpoint,
             file,
+            overrides: overrides.clone(),
         })
     }
 

@@ -17,6 +17,7 @@ use axum::extract::{ConnectInfo, Path, State as Shared};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::routing::post;
 use axum::serve::IncomingStream;
+use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
@@ -34,6 +35,9 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 /// Events that wait for a slow caller; progress beyond that is left out, results never.
 const EVENTS_WAITING: usize = 64;
 
+/// Answers what is the daemon's own; nothing else.
+pub type Own = Box<dyn Fn(&Request) -> Option<Result<Value>> + Send + Sync>;
+
 /// What the API needs of the daemon.
 pub struct Control {
     /// Does the work.
@@ -42,6 +46,8 @@ pub struct Control {
     pub ending: Arc<AtomicBool>,
     /// Told once it is answered.
     pub stop: mpsc::Sender<()>,
+    /// Does what no engine does without a daemon.
+    pub own: Own,
     /// Takes the mount off; called with everything staged settled.
     pub unmount: Box<dyn Fn() -> Result<()> + Send + Sync>,
 }
@@ -117,7 +123,7 @@ fn admit(control: &Control, peer: Option<&Peer>, verb: &str, body: &[u8]) -> Res
         peer.ok_or_else(|| Failure::new(Kind::Denied, "the kernel does not say who asks"))?;
     let request = Request::from_http(verb, body)?;
     let owner = rustix::process::geteuid().as_raw();
-    access::check(&request, peer, owner, control.engine.settings())
+    access::check(&request, peer, owner, &control.engine.settings())
         .inspect_err(|failure| tracing::warn!(uid = peer.uid, verb, "refused: {failure}"))?;
     if !matches!(request, Request::Health | Request::Status(_)) {
         tracing::info!(uid = peer.uid, verb, "asked");
@@ -127,7 +133,10 @@ fn admit(control: &Control, peer: Option<&Peer>, verb: &str, body: &[u8]) -> Res
 
 fn work(control: &Control, request: &Request, events: mpsc::Sender<Event>) {
     let watch = Telling(events);
-    let mut result = control.engine.handle(request, &watch);
+    let mut result = match (control.own)(request) {
+        Some(result) => result,
+        None => control.engine.handle(request, &watch),
+    };
     let ends = matches!(request, Request::Unmount(_));
     if ends && result.is_ok() {
         // from here on a vanished mount is our doing, and the answer goes out first

@@ -5,7 +5,8 @@
 //! down  settle staged changes (on_unmount), unmount, close the stages, let the lock go
 //! ```
 //!
-//! It goes down on SIGTERM, SIGINT and SIGHUP, on `prepub unmount`, and when somebody else unmounts it.
+//! It goes down on SIGTERM and SIGINT, on `prepub unmount`, and when somebody else unmounts it. On SIGHUP, as
+//! on `prepub reload`, it reads its configuration again.
 //! Being killed loses nothing either: the stages' journals are always ahead of the answers given.
 
 use std::net::SocketAddr;
@@ -26,11 +27,12 @@ use crate::engine::{Engine, Live};
 use crate::hook;
 use crate::report::{Context, Failure, Kind, Result};
 use crate::serve;
-use crate::signals::Signals;
+use crate::signals::{Asked, Signals};
 use crate::state::{DaemonInfo, State};
 
 mod follow;
 mod manager;
+mod own;
 mod page;
 mod up;
 mod warm;
@@ -149,6 +151,10 @@ fn live(
         engine: Arc::clone(engine),
         ending: Arc::clone(&ending),
         stop,
+        own: {
+            let engine = Arc::clone(engine);
+            Box::new(move |request| own::answer(&engine, request))
+        },
         unmount: {
             let session = Arc::clone(session);
             Box::new(move || unmount_now(&session))
@@ -174,7 +180,7 @@ fn live(
     manager::keep_alive(engine)?;
     manager::ready(&info);
     ready(&info);
-    let why = runtime.block_on(until_end(session, &ending, stopped, signals));
+    let why = runtime.block_on(until_end(engine, session, &ending, stopped, signals));
     tracing::info!("ending: {why:?}");
     manager::stopping();
     // nothing new is taken on, and answers that are on their way get out
@@ -205,6 +211,7 @@ fn raise_file_limit() {
 }
 
 async fn until_end(
+    engine: &Arc<Engine>,
     session: &Session,
     ending: &AtomicBool,
     mut stopped: mpsc::Receiver<()>,
@@ -213,7 +220,14 @@ async fn until_end(
     let mut look = tokio::time::interval(LOOK_INTERVAL);
     loop {
         tokio::select! {
-            () = signals.any() => return Why::Signal,
+            asked = signals.next() => match asked {
+                Asked::End => return Why::Signal,
+                Asked::Reload => {
+                    let engine = Arc::clone(engine);
+                    // it says itself what came of it
+                    tokio::task::spawn_blocking(move || drop(own::reload(&engine)));
+                }
+            },
             _ = stopped.recv() => return Why::Asked,
             _ = look.tick() => {
                 if session.is_finished() && !ending.load(Ordering::SeqCst) {

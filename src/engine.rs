@@ -13,7 +13,7 @@ use commit::RepoHome;
 use commit::warm::Warmer;
 use fsimpl::seal::{Sealer, SealerLimits};
 use fsimpl::{Fs, Space};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -21,15 +21,19 @@ use crate::api::{Progress, Request, Watch};
 use crate::config::Settings;
 use crate::hook;
 use crate::metrics::Metrics;
-use crate::report::{Context, Failure, Result};
+use crate::report::{Context, Failure, Kind, Result};
 use crate::repositories;
 use crate::state::{DaemonInfo, Lock, State};
 
 pub mod claims;
 pub mod commits;
+mod drain;
 pub mod front;
+mod gate;
 pub mod gateway;
+mod gc;
 mod health;
+pub mod in_force;
 mod look;
 mod manage;
 mod patience;
@@ -39,6 +43,8 @@ pub mod server;
 mod sites;
 pub mod turn;
 
+use gate::Gate;
+use in_force::InForce;
 pub use look::{Sealing, dropped, groups, limit, open_file, texts, whitelist_holds};
 use published::Published;
 use repo::Repo;
@@ -46,7 +52,9 @@ use repo::Repo;
 /// A state, held by this process alone.
 pub struct Engine {
     state: State,
-    settings: Settings,
+    settings: InForce,
+    gate: Gate,
+    reloading: Mutex<()>,
     sealer: OnceLock<Arc<Sealer>>,
     space: OnceLock<Arc<Space>>,
     opening: Mutex<()>,
@@ -94,8 +102,10 @@ impl Engine {
     #[must_use]
     pub fn new(state: State, settings: Settings, lock: Lock) -> Self {
         Self {
+            gate: Gate::new(state.dir().join("drained")),
             state,
-            settings,
+            settings: InForce::new(settings),
+            reloading: Mutex::new(()),
             sealer: OnceLock::new(),
             space: OnceLock::new(),
             opening: Mutex::new(()),
@@ -117,10 +127,31 @@ impl Engine {
         &self.state
     }
 
-    /// The configuration.
+    /// The configuration that holds at the moment.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.get()
+    }
+
+    /// Puts another configuration in force: what is read whenever it is needed is as it says from now on,
+    /// and so are the stages that are open.
+    pub fn put_in_force(&self, settings: Settings) {
+        self.settings.set(settings);
+        for repo in self.open_repos() {
+            repo.stage
+                .set_policy(repo::policy(&self.settings(), repo.name()));
+        }
+    }
+
+    /// Held by whoever takes up another configuration.
+    pub fn reloading(&self) -> MutexGuard<'_, ()> {
+        self.reloading.lock()
+    }
+
+    /// Whether commits are let in.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Says that repositories are mounted from now on.
@@ -184,7 +215,17 @@ impl Engine {
             Request::SiteRevoke(args) => json(self.site_revoke(args)?),
             Request::SiteList => json(self.site_list()?),
             Request::SiteBroker(args) => json(self.site_broker(args)?),
+            Request::Drain(args) => json(self.drain(args, watch)?),
+            Request::Gc(args) => json(self.gc(args, watch)?),
             Request::Unmount(args) => json(hook::before_unmount(self, args.staged, watch)?),
+            // what only a daemon does, it does itself
+            Request::Reload | Request::LogLevel(_) => Err(Failure::new(
+                Kind::Unreachable,
+                format!(
+                    "no daemon runs on the state in {}",
+                    self.state.dir().display()
+                ),
+            )),
         }
     }
 
@@ -196,7 +237,7 @@ impl Engine {
         if let Some(repo) = self.repos.read().get(name) {
             return Ok(Arc::clone(&repo.published));
         }
-        Published::open(&self.state, &self.settings, name).map(Arc::new)
+        Published::open(&self.state, &self.settings(), name).map(Arc::new)
     }
 
     /// A repository with its stage; opened, and an interrupted commit of it resumed, if need be.
@@ -229,7 +270,7 @@ impl Engine {
         let repo = Repo::open(
             published,
             &self.state,
-            &self.settings,
+            &self.settings(),
             (sealer, space),
             warmer,
             Arc::clone(&self.metrics),
@@ -277,8 +318,9 @@ impl Engine {
             return Ok(Arc::clone(sealer));
         }
         let mut limits = SealerLimits::default();
-        if self.settings.file.stage.workers > 0 {
-            limits.workers = self.settings.file.stage.workers;
+        let workers = self.settings().file.stage.workers;
+        if workers > 0 {
+            limits.workers = workers;
         }
         let sealer = Sealer::new(limits).context("cannot start the sealing threads")?;
         Ok(Arc::clone(self.sealer.get_or_init(|| Arc::new(sealer))))
@@ -327,14 +369,14 @@ impl Engine {
     /// # Errors
     /// When the state cannot be read.
     pub fn names(&self) -> Result<Vec<String>> {
-        repositories::names(&self.state, &self.settings)
+        repositories::names(&self.state, &self.settings())
     }
 
     /// Where a repository has its things.
     fn home(&self, name: &str) -> Result<RepoHome> {
         match self.repos.read().get(name) {
             Some(repo) => Ok(repo.published.home.clone()),
-            None => repositories::home(&self.state, &self.settings, name),
+            None => repositories::home(&self.state, &self.settings(), name),
         }
     }
 

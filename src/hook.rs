@@ -63,7 +63,9 @@ fn commit_staged(
         formats::history::check_tag_name(tag)
             .map_err(|e| Failure::usage(format!("--tag {tag:?}")).because(&e))?;
     }
-    let defaults = &engine.settings().file.commit;
+    let _inside = engine.gate().enter()?;
+    let settings = engine.settings();
+    let defaults = &settings.file.commit;
     let wait = args
         .wait_seconds
         .map_or(defaults.wait.0, Duration::from_secs)

@@ -4,7 +4,7 @@
 //! themselves ([`engine`], [`hook`]), asked through ([`asker`]) either in this process or over the
 //! control socket ([`control`], [`api`], [`access`]) of the [`daemon`], which mounts, and serves
 //! ([`serve`]); what they stand on: [`config`], [`state`], [`repositories`], [`target`]; and what people see of it:
-//! [`report`], [`progress`], [`telemetry`].
+//! [`report`], [`progress`], [`telemetry`], [`redact`].
 //!
 //! This is the only place where staging and committing meet.
 
@@ -25,6 +25,7 @@ mod metrics;
 mod peer;
 mod progress;
 mod pull;
+mod redact;
 mod report;
 mod repositories;
 mod serve;

@@ -1,4 +1,4 @@
-//! The signals that ask a process to end.
+//! The signals that ask a process to end, or to read its configuration again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,15 +27,24 @@ impl Signals {
         ]))
     }
 
-    /// Waits for one of them.
-    pub async fn any(&mut self) {
+    /// Waits for one of them, and says what it means to a daemon.
+    pub async fn next(&mut self) -> Asked {
         let Self([term, int, hang_up]) = self;
         tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-            _ = hang_up.recv() => {}
+            _ = term.recv() => Asked::End,
+            _ = int.recv() => Asked::End,
+            _ = hang_up.recv() => Asked::Reload,
         }
     }
+}
+
+/// What a signal asks a daemon for. A command that loses its terminal ends on each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// SIGTERM, SIGINT.
+    End,
+    /// SIGHUP.
+    Reload,
 }
 
 /// Sets `flag` at the first of them, so that work under way ends in order; the second ends the process.
@@ -51,9 +60,9 @@ pub fn set_at_first(flag: Arc<AtomicBool>) -> Result<()> {
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            runtime.block_on(signals.any());
+            runtime.block_on(signals.next());
             flag.store(true, Ordering::Relaxed);
-            runtime.block_on(signals.any());
+            runtime.block_on(signals.next());
             std::process::exit(INTERRUPTED);
         })
         .context("cannot wait for signals")?;

@@ -5,6 +5,7 @@
 //! STATE/lock                          flock(2)ed by the one process that uses the state; its pid
 //! STATE/control.sock                  the daemon's API
 //! STATE/daemon.json                   what the running daemon mounted and serves
+//! STATE/drained                       no commit is let in (`engine/gate.rs`)
 //! STATE/repositories/REPO/server.conf parameters of a repository
 //! STATE/keys/REPO.{masterkey,key,crt,pub}
 //! STATE/srv/cvmfs/REPO/               storage of an embedded repository

@@ -1,16 +1,21 @@
 //! Where log messages go: the journal under systemd, a file for a daemon in the background, stderr
-//! otherwise.
+//! otherwise. Which of them are written may change while the process runs.
 
 use std::fs::{self, OpenOptions};
 use std::io::IsTerminal;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::report::{Context, Failure, Result};
+
+/// The filter in force.
+static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// A log of this size is set aside when a daemon starts; one older log is kept.
 const LOG_BYTES_MAX: u64 = 16 << 20;
@@ -32,13 +37,7 @@ pub enum Sink<'a> {
 /// # Errors
 /// A filter that makes no sense; a log file that cannot be opened.
 pub fn start(level: &str, sink: &Sink<'_>) -> Result<()> {
-    let filter = EnvFilter::builder()
-        .parse(format!("{CHATTY}{level}"))
-        .map_err(|e| {
-            Failure::usage(format!("{level:?} is no log level"))
-                .because(&e)
-                .hint("one of error, warn, info, debug, trace; or by module: \"info,fsimpl=debug\"")
-        })?;
+    let filter = filter(level)?;
     let layer = match sink {
         Sink::File(path) => {
             set_aside(path);
@@ -63,11 +62,55 @@ pub fn start(level: &str, sink: &Sink<'_>) -> Result<()> {
                 .boxed(),
         },
     };
+    let (filter, handle) = reload::Layer::new(filter);
     // a second start in one process is a test's; the first one stands
-    let _ = tracing_subscriber::registry()
+    let started = tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init();
+    if started.is_ok() {
+        let _ = FILTER.set(handle);
+    }
     Ok(())
+}
+
+fn filter(level: &str) -> Result<EnvFilter> {
+    let filter = EnvFilter::builder().parse(format!("{CHATTY}{level}"));
+    filter.map_err(|e| {
+        Failure::usage(format!("{level:?} is no log level"))
+            .because(&e)
+            .hint("one of error, warn, info, debug, trace; or by module: \"info,fsimpl=debug\"")
+    })
+}
+
+/// Whether that is a filter.
+///
+/// # Errors
+/// One that makes no sense.
+pub fn check(level: &str) -> Result<()> {
+    filter(level).map(drop)
+}
+
+/// Changes what is logged from now on.
+///
+/// # Errors
+/// A filter that makes no sense.
+pub fn set(level: &str) -> Result<()> {
+    let filter = filter(level)?;
+    let Some(handle) = FILTER.get() else {
+        return Ok(());
+    };
+    handle
+        .reload(filter)
+        .context("cannot change what is logged")
+}
+
+/// What is logged, the way it is written, but for what is always left out; none before the start.
+#[must_use]
+pub fn level() -> Option<String> {
+    let filter = FILTER.get()?.with_current(ToString::to_string).ok()?;
+    let always: Vec<&str> = CHATTY.split_terminator(',').collect();
+    let own = filter.split(',').filter(|part| !always.contains(part));
+    Some(own.collect::<Vec<_>>().join(","))
 }
 
 fn set_aside(path: &Path) {

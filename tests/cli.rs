@@ -459,7 +459,10 @@ fn mount_in_the_background_and_unmount() {
     sandbox.ok(["mkfs", "later.example.org"]);
     fs::write(sandbox.mountpoint().join("later.example.org/file"), "x").unwrap();
     let busy = fs::File::create(sandbox.root().join("open")).unwrap();
-    sandbox.fails(5, ["unmount"]);
+    let refused = sandbox.fails(5, ["unmount"]);
+    let which = sandbox.root().join("open").display().to_string();
+    let which = format!("{which} (process {}", std::process::id());
+    assert!(refused.contains(&which), "{refused}");
     sandbox.fails(5, ["commit", REPO, "--open-files", "fail"]);
     let skipped = sandbox.json(["commit", REPO, "--open-files", "skip"]);
     assert_eq!(skipped["skipped"][0]["path"], "/open");

@@ -23,6 +23,7 @@ mod installs;
 mod manager;
 mod metrics;
 mod official;
+mod operations;
 mod outcomes;
 mod packages;
 mod parts;

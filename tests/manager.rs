@@ -103,6 +103,52 @@ fn it_hears_of_the_start_of_life_and_of_the_end() {
     assert_eq!(kept, "staged");
 }
 
+/// `RELOADING=1` with the time, then `READY=1`, whether it was asked or sent a signal; also where the
+/// configuration is refused.
+#[test]
+fn it_hears_of_a_reload() {
+    if skip_unless(can_mount(), "/dev/fuse") {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    sandbox.configure("");
+    sandbox.ok(["mkfs", REPO]);
+    let mut manager = Manager::new(&sandbox);
+    let socket = Manager::path(&sandbox);
+    sandbox.mount_with(&[("NOTIFY_SOCKET", &socket)]);
+    manager.hear("READY=1");
+    for (config, status) in [
+        ("", "STATUS=mounted on "),
+        (
+            "[serve]\nenabled = false\n",
+            "restart needed for: serve.enabled",
+        ),
+        (
+            "[serve]\nenabeld = false\n",
+            "the configuration was refused: ",
+        ),
+    ] {
+        sandbox.configure(config);
+        let (before, heard) = (manager.count("READY=1"), manager.heard.len());
+        match config {
+            "" => drop(sandbox.ok(["reload"])),
+            _ => {
+                let pid = Pid::from_raw(i32::try_from(sandbox.daemon_pid()).unwrap()).unwrap();
+                kill_process(pid, Signal::HUP).unwrap();
+            }
+        }
+        while manager.count("READY=1") == before {
+            manager.hear("READY=1");
+        }
+        let said = &manager.heard[heard..];
+        let place = |line: &str| said.iter().position(|l| l.starts_with(line)).unwrap();
+        assert!(place("RELOADING=1") < place("READY=1"), "{said:?}");
+        assert_eq!(place("MONOTONIC_USEC="), place("RELOADING=1") + 1);
+        assert!(said.iter().any(|l| l.contains(status)), "{said:?}");
+    }
+    assert_eq!(manager.count("STOPPING=1"), 0);
+}
+
 #[test]
 fn a_watchdog_of_another_process_is_left_alone() {
     if skip_unless(can_mount(), "/dev/fuse") {

@@ -14,6 +14,7 @@
 use std::io::{self, Read, Write};
 use std::sync::Mutex;
 
+use flate2::write::GzEncoder;
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 
 use crate::object::Compression;
@@ -99,6 +100,16 @@ pub fn compress(how: Compression, bytes: &[u8]) -> Vec<u8> {
     });
     compress_into(how, bytes, &mut out);
     out
+}
+
+/// A file as gzip(1) has it; nothing of CVMFS's.
+#[must_use]
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+    // a vector takes every write
+    let done = encoder.write_all(bytes).and_then(|()| encoder.finish());
+    debug_assert!(done.is_ok(), "deflate refused its input");
+    done.unwrap_or_default()
 }
 
 /// Stores `bytes` in one call, appending to `out`.

@@ -38,7 +38,7 @@ pub use fs::Fs;
 pub use space::{Space, SpaceReport};
 pub use stage::{
     AbortError, FLUSH_AFTER, FreezeError, Frozen, OpenFile, OpenFiles, Progress, SealFailure,
-    Stage, StageConfig, StageError, StageParams, StageSummary,
+    Stage, StageConfig, StageError, StageParams, StagePolicy, StageSummary, Swept,
 };
 pub use types::*;
 pub use writers::Writers;

@@ -5,6 +5,7 @@
 //! FUSE library itself is `fuse.rs`'s business.
 
 mod table;
+mod users;
 
 use std::fs;
 use std::io;
@@ -20,6 +21,7 @@ use crate::fuse::{self, Running};
 use crate::types::Notifier;
 
 pub use table::Holder;
+pub use users::{User, users_below};
 
 /// How the kernel lists our mounts: `fuse.` and this.
 pub const SUBTYPE: &str = "prepub";

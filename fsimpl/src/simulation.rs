@@ -48,7 +48,7 @@ pub(crate) use simulation::sync;
 pub use space::{Space, SpaceReport};
 pub use stage::{
     AbortError, FreezeError, Frozen, OpenFile, OpenFiles, Progress, SealFailure, Stage,
-    StageConfig, StageError, StageParams, StageSummary,
+    StageConfig, StageError, StageParams, StagePolicy, StageSummary, Swept,
 };
 pub use types::*;
 pub use writers::Writers;

@@ -14,6 +14,7 @@ mod bases;
 mod doubt;
 mod feed;
 mod flush;
+mod former;
 mod freeze;
 mod known;
 mod limits;
@@ -22,6 +23,7 @@ mod notify;
 mod open;
 mod params;
 mod pins;
+mod policy;
 mod quota;
 mod readers;
 mod recover;
@@ -50,7 +52,6 @@ use crate::space::Space;
 use crate::sync::{Mutex, RwLock};
 use crate::tree::{SealFault, Tree};
 use crate::types::{Clock, Ino, Notifier};
-use crate::writers::Writers;
 
 pub(crate) use mark::FrozenMark;
 
@@ -60,8 +61,10 @@ use flush::Flush;
 use known::KnownContent;
 use notify::Notices;
 use pins::Pins;
+pub use policy::StagePolicy;
 use readers::Readers;
 use sealing::Seals;
+pub use sealing::Swept;
 use shed::Shedding;
 use usage::Usage;
 
@@ -93,20 +96,12 @@ pub struct StageConfig {
     pub clock: Clock,
     /// Where files are sealed.
     pub sealer: Arc<Sealer>,
-    /// How long a closed file rests before it is sealed.
-    pub settle: Duration,
     /// How long a few sealed objects wait to be written out: [`FLUSH_AFTER`].
     pub flush_after: Duration,
-    /// Most raw bytes that may be staged.
-    pub quota_bytes: Option<u64>,
-    /// Most files that may be staged.
-    pub quota_files: Option<u64>,
-    /// Who may change what, beside the kernel's permissions; none: those alone.
-    pub writers: Option<Arc<dyn Writers>>,
+    /// What may be changed later.
+    pub policy: StagePolicy,
     /// The filesystem that the stage lies on; one for all stages of a state.
     pub space: Arc<Space>,
-    /// With more bytes in backing files than this, those of sealed files are dropped.
-    pub backing_max_bytes: Option<u64>,
     /// Decompressed published content that is kept, in bytes.
     pub content_cache_bytes: u64,
     /// Names this start of the machine: whatever changes with each of them. What was not synced
@@ -317,11 +312,8 @@ pub struct Stage {
     repository: Arc<Repository>,
     params: Arc<dyn Fn() -> StageParams + Send + Sync>,
     pub(crate) clock: Clock,
-    settle: Duration,
-    pub(crate) quota_bytes: Option<u64>,
-    pub(crate) quota_files: Option<u64>,
+    policy: RwLock<StagePolicy>,
     counted: Mutex<quota::Counted>,
-    pub(crate) writers: Option<Arc<dyn Writers>>,
     pub(crate) tree: RwLock<Tree>,
     pub(crate) journal: Journal,
     pub(crate) backing: Backing,
@@ -336,7 +328,6 @@ pub struct Stage {
     pins: Pins,
     pub(crate) notices: Notices,
     pub(crate) space: Arc<Space>,
-    backing_max_bytes: Option<u64>,
     pub(crate) usage: Usage,
     shedding: Shedding,
     /// One snapshot is made at a time.
@@ -370,6 +361,17 @@ impl Stage {
     #[must_use]
     pub fn space(&self) -> &Arc<Space> {
         &self.space
+    }
+
+    /// Decompressed published content that is kept and that no open file holds: files, bytes.
+    #[must_use]
+    pub fn unused_content(&self) -> (u64, u64) {
+        self.content.unused()
+    }
+
+    /// Forgets it.
+    pub fn drop_content(&self) {
+        self.content.clear();
     }
 
     /// Where sealed objects are.

@@ -22,7 +22,7 @@ impl Stage {
     /// # Errors
     /// [`FsError::Access`].
     pub(crate) fn allow_name(&self, caller: &Caller, parent: Ino, name: &[u8]) -> Result<()> {
-        let Some(writers) = &self.writers else {
+        let Some(writers) = self.writers() else {
             return Ok(());
         };
         // a name that cannot be, and a directory that is gone, are refused for that
@@ -40,7 +40,7 @@ impl Stage {
     /// # Errors
     /// [`FsError::Access`].
     pub(crate) fn allow_inode(&self, caller: &Caller, ino: Ino) -> Result<()> {
-        let Some(writers) = &self.writers else {
+        let Some(writers) = self.writers() else {
             return Ok(());
         };
         let paths = self.tree.read().paths_of(ino);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use formats::{Hash, Op};
 use fsimpl::{
-    Caller, Fallocate, FsError, Handle, OpenFlags, Seek, SetAttr, SetTime, Time, XattrMode,
+    Caller, Fallocate, FsError, Handle, OpenFlags, Seek, SetAttr, SetTime, Stage, StagePolicy,
+    Swept, Time, XattrMode,
 };
 
 use crate::support::{Bench, NOBODY, Published, ROOT, dir, file};
@@ -465,6 +466,50 @@ fn a_quota_stops_writers_only() {
     bench.fs.forget(ino, 100);
     assert!(free(&bench) > 0);
     bench.write("/d/again", &[2; 5000]);
+}
+
+#[test]
+fn a_quota_may_change_while_files_are_open() {
+    let bench = small().with_quota(1000);
+    let handle = bench.create("/d/new").unwrap();
+    let refused = bench.fs.write(&ROOT, handle, 0, &[1; 2000]);
+    assert_eq!(refused.unwrap_err().to_errno(), libc::EDQUOT);
+    bench.stage().set_policy(StagePolicy::default());
+    bench.fs.write(&ROOT, handle, 0, &[1; 2000]).unwrap();
+    bench.fs.release(handle).unwrap();
+}
+
+#[test]
+fn a_sweep_removes_what_a_look_finds() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let mut bench = small();
+    bench.write("/d/kept", &[1; 5000]);
+    bench.write("/d/gone", &[2; 5000]);
+    bench.wait_sealed();
+    bench.unlink("/d/gone").unwrap();
+    let found = bench.stage().sweep(true, PATIENCE).unwrap();
+    assert_eq!(found.objects, 1);
+    assert_eq!(bench.stage().sweep(false, PATIENCE), Some(found));
+    let nothing = Some(Swept::default());
+    assert_eq!(bench.stage().sweep(true, PATIENCE), nothing);
+    assert_eq!(bench.read("/d/kept"), [1; 5000]);
+    // what a snapshot needs is not known to be needed
+    let frozen = bench.freeze("").unwrap();
+    assert_eq!(bench.stage().sweep(true, PATIENCE), None);
+    bench.stage().thaw(frozen.id).unwrap();
+    assert_eq!(bench.stage().sweep(true, PATIENCE), nothing);
+    // whether anything is lost with a stage that nobody has open
+    let (dir, space) = (
+        bench.stage().dir().to_owned(),
+        bench.stage().space().clone(),
+    );
+    bench.close();
+    assert!(Stage::holds_changes(&dir, &space).unwrap());
+    bench.open();
+    bench.commit("");
+    bench.close();
+    assert!(!Stage::holds_changes(&dir, &space).unwrap());
+    assert!(!Stage::holds_changes(&dir.join("elsewhere"), &space).unwrap());
 }
 
 #[test]

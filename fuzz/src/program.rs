@@ -41,6 +41,7 @@ pub fn config(bytes: &[u8]) {
         state_dir: "/s".into(),
         mountpoint: "/m".into(),
         file,
+        overrides: config::Overrides::default(),
     };
     for (name, own) in &settings.file.repository {
         let holds = settings.repository(name);
@@ -96,6 +97,8 @@ fn answers(bytes: &[u8]) {
     json_again::<reply::Made>(bytes);
     json_again::<reply::Removed>(bytes);
     json_again::<reply::Unmounted>(bytes);
+    json_again::<reply::Reloaded>(bytes);
+    json_again::<reply::Collected>(bytes);
     json_again::<reply::Diagnosis>(bytes);
 }
 

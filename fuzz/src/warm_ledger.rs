@@ -76,7 +76,7 @@ fn sets(ledger: &Ledger, key: &Key, txn: &Transaction, bytes: &[u8]) {
     let brought = txn.brought().expect("it can be opened");
     let brought: Vec<Listed> = of(brought.collect());
     assert!(brought.len() <= bytes.len() / RECORD_BYTES);
-    let names = txn.names().expect("it can be opened").expect("it is there");
+    let mut names = txn.names().expect("it can be opened").expect("it is there");
     for listed in &brought {
         let _ = names.find(&listed.name).expect("it can be read");
     }

@@ -5,7 +5,7 @@
 //! the enrolments ([`crate::trust`]); where a replica lies is read from its own `server.conf` unless it
 //! is said here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +13,8 @@ use std::time::Duration;
 use formats::path::is_repository_name;
 use formats::units::{Bytes, Span};
 use serde::{Deserialize, Serialize};
+
+mod changes;
 
 /// Where the file is looked for.
 pub const DEFAULT_FILE: &str = "/etc/prepub-receiver/receiver.toml";
@@ -236,6 +238,18 @@ impl Config {
             what,
         })?;
         Ok(config)
+    }
+
+    /// Keys whose values another configuration has otherwise, sorted.
+    #[must_use]
+    pub fn changes(&self, other: &Self) -> Vec<String> {
+        let (before, after) = (changes::flat(self), changes::flat(other));
+        let keys = before.keys().chain(after.keys());
+        let keys: BTreeSet<&String> = keys.collect();
+        let changed = keys
+            .into_iter()
+            .filter(|key| before.get(*key) != after.get(*key));
+        changed.cloned().collect()
     }
 
     fn check(&self) -> Result<(), String> {

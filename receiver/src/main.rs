@@ -5,9 +5,10 @@
 //! manager, and what people read.
 
 mod manual;
+mod reload;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -35,8 +36,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run until SIGTERM; requests under way come to their end
+    /// Run until SIGTERM; requests under way come to their end. SIGHUP: read the configuration again
     Serve,
+    /// Read the configuration and the enrolments and say what is wrong; if nothing is, have a receiver
+    /// that runs read them again
+    Reload {
+        /// Its process [default: only check]
+        pid: Option<i32>,
+    },
     /// Look at everything that must be so for objects to come in, and say what to do
     Doctor {
         /// One JSON object
@@ -68,7 +75,8 @@ fn main() -> ExitCode {
     }
 }
 
-type Failure = Box<dyn std::error::Error>;
+/// Why it ends.
+pub(crate) type Failure = Box<dyn std::error::Error>;
 
 fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     // needs no configuration that can be read
@@ -83,9 +91,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         .build()?;
     match &cli.command {
         Command::Serve => {
-            log(&config.log_level)?;
+            let level = log(&config.log_level)?;
             raise_file_limit();
-            let site = runtime.block_on(serve(config))?;
+            let site = runtime.block_on(serve(config, &cli.config, &level))?;
             drop(site);
             runtime.shutdown_timeout(END_WAIT);
             Ok(ExitCode::SUCCESS)
@@ -98,13 +106,23 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
                 false => ExitCode::FAILURE,
             })
         }
+        Command::Reload { pid } => {
+            for problem in reload::check(&config)? {
+                writeln!(std::io::stderr(), "warning: {problem}")?;
+            }
+            if let Some(pid) = pid {
+                reload::ask(*pid)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Util(_) => Ok(ExitCode::SUCCESS),
     }
 }
 
-async fn serve(config: Config) -> Result<Arc<Site>, Failure> {
+async fn serve(config: Config, file: &Path, level: &SetLevel) -> Result<Arc<Site>, Failure> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     let since = Instant::now();
     let clock = Clock {
         wall: Arc::new(now),
@@ -127,10 +145,14 @@ async fn serve(config: Config) -> Result<Arc<Site>, Failure> {
             say(&[NotifyState::Watchdog]);
         }
     };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        () = alive => {}
+    let mut alive = std::pin::pin!(alive);
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            _ = hang_up.recv() => reload::reload(&daemon.site, file, level, &at).await,
+            () = &mut alive => break,
+        }
     }
     say(&[NotifyState::Stopping]);
     tracing::info!("ending");
@@ -157,7 +179,10 @@ fn say(what: &[NotifyState<'_>]) {
     }
 }
 
-fn log(level: &str) -> Result<(), Failure> {
+/// Changes what is logged.
+type SetLevel = Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error>>;
+
+fn log(level: &str) -> Result<SetLevel, Failure> {
     let filter = EnvFilter::builder().parse(level)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -165,10 +190,19 @@ fn log(level: &str) -> Result<(), Failure> {
         .with_ansi(std::io::stderr().is_terminal());
     // a journal has times of its own
     match std::env::var_os("JOURNAL_STREAM") {
-        Some(_) => builder.without_time().init(),
-        None => builder.init(),
+        Some(_) => {
+            let builder = builder.without_time().with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Ok(Box::new(move |filter| handle.reload(filter)))
+        }
+        None => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Ok(Box::new(move |filter| handle.reload(filter)))
+        }
     }
-    Ok(())
 }
 
 fn print(report: &doctor::Report, json: bool) -> std::io::Result<()> {

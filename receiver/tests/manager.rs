@@ -58,6 +58,61 @@ fn it_hears_of_the_start_of_life_and_of_the_end() {
     assert!(child.wait().unwrap().success());
 }
 
+/// What it says on stderr of a signal that asks it to read its configuration again.
+#[test]
+fn it_reads_its_configuration_again() {
+    let world = World::new();
+    let config = world.path("receiver.toml");
+    fs::write(&config, world.text()).unwrap();
+    let socket = UnixDatagram::bind(world.path("notify")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let log = world.path("log");
+    let program = env!("CARGO_BIN_EXE_prepub-receiver");
+    let mut child = Command::new(program)
+        .args(["--config", config.to_str().unwrap(), "serve"])
+        .env("NOTIFY_SOCKET", world.path("notify"))
+        .stdin(Stdio::null())
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let mut heard = Vec::new();
+    hear(&socket, &mut heard, "READY=1");
+    let reload = || {
+        let mut command = Command::new(program);
+        command.args(["--config", config.to_str().unwrap(), "reload"]);
+        command.arg(child.id().to_string()).output().unwrap()
+    };
+    let text = world.text().replace("[keep]\n", "[keep]\nlook = \"1h\"\n");
+    let changed = format!("log_level = \"debug\"\n{text}");
+    fs::write(&config, changed).unwrap();
+    heard.clear();
+    assert!(reload().status.success());
+    hear(&socket, &mut heard, "READY=1");
+    assert!(heard.contains(&"RELOADING=1".to_owned()), "{heard:?}");
+    let needed = "restart needed for: keep.look";
+    assert!(
+        heard
+            .iter()
+            .any(|l| l.starts_with("STATUS=") && l.ends_with(needed)),
+        "{heard:?}"
+    );
+    // a wrong file is refused where it is asked for, and by whoever gets a signal all the same
+    fs::write(&config, "[keep]\nlok = \"1h\"\n").unwrap();
+    let refused = reload();
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("line 2"), "{said}");
+    heard.clear();
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    hear(&socket, &mut heard, "STATUS=");
+    let said = heard.iter().find(|l| l.starts_with("STATUS=")).unwrap();
+    assert!(said.contains("the configuration was refused"), "{said}");
+    let log = fs::read_to_string(&log).unwrap();
+    assert!(log.contains("the former one holds"), "{log}");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn manual_pages_and_completions() {
     let world = World::new();

@@ -98,6 +98,7 @@ mod tests {
             state_dir: "/s".into(),
             mountpoint: "/m".into(),
             file: crate::config::parse(&text, Path::new("x")).unwrap(),
+            overrides: crate::config::Overrides::default(),
         };
         WriteRules::of(&settings, "a.example.org", 1000)
     }

@@ -46,6 +46,14 @@ pub enum Request {
     SiteList,
     /// Issues a broker's certificate.
     SiteBroker(SiteBroker),
+    /// Lets no commit in, or lets them in again.
+    Drain(Drain),
+    /// Reads the configuration again.
+    Reload,
+    /// What is logged.
+    LogLevel(LogLevel),
+    /// Removes what nobody needs.
+    Gc(Gc),
     /// Ends the daemon.
     Unmount(Unmount),
 }
@@ -235,6 +243,36 @@ pub struct Resign {
     pub new_keys: bool,
 }
 
+/// `drain`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Lets them in again.
+    #[serde(default)]
+    pub resume: bool,
+    /// Answer when none runs.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+/// `log-level`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLevel {
+    /// What shall be logged from now on; absent: what is.
+    #[serde(default)]
+    pub filter: Option<String>,
+}
+
+/// `gc`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gc {
+    /// One repository; all if absent, and what is left of those that are no more.
+    #[serde(default)]
+    pub repo: Option<String>,
+    /// Remove nothing, say what would be.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// `unmount`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unmount {
@@ -276,6 +314,10 @@ impl Request {
             Self::SiteRevoke(_) => "site-revoke",
             Self::SiteList => "site-list",
             Self::SiteBroker(_) => "site-broker",
+            Self::Drain(_) => "drain",
+            Self::Reload => "reload",
+            Self::LogLevel(_) => "log-level",
+            Self::Gc(_) => "gc",
             Self::Unmount(_) => "unmount",
         }
     }

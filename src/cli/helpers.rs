@@ -33,13 +33,33 @@ pub struct Config {
 #[derive(Subcommand, Debug)]
 pub enum ConfigCommand {
     /// Read a configuration file and say what is wrong with it
-    Check {
-        /// The file [default: the one in force]
-        #[arg(value_hint = ValueHint::FilePath)]
-        file: Option<PathBuf>,
-    },
-    /// Print every key with the value in force, as TOML
-    Show,
+    Check(ConfigCheck),
+    /// Print every key with its value, as TOML, and where that comes from
+    Show(ConfigShow),
+}
+
+/// `prepub config check`
+#[derive(Args, Debug)]
+pub struct ConfigCheck {
+    /// The file [default: the one that a command reads]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Output.
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// `prepub config show`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Behind each value stands where it comes from: \"default\", FILE:LINE, a flag, or a variable of the
+environment. That is what a command, or a daemon that starts now, goes by; one that runs goes by
+what it read at its start and at the last `prepub reload`. Passwords in URLs are left out; keys are
+in files of their own.")]
+pub struct ConfigShow {
+    /// Output.
+    #[command(flatten)]
+    pub json: Json,
 }
 
 /// `prepub util`

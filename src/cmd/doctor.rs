@@ -36,6 +36,19 @@ const CLOCK_OLDEST: Duration = Duration::from_secs(1_735_689_600);
 const CLOCK_SLACK: Duration = Duration::from_secs(3600);
 
 pub fn run(context: &Context, args: &Doctor) -> Result<ExitCode> {
+    let diagnosis = diagnose(context, args.repo.as_deref())?;
+    print(args.json.json, &diagnosis, describe)?;
+    Ok(match diagnosis.healthy {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// Looks at everything, of one repository or of all.
+///
+/// # Errors
+/// A state that cannot be read, and no repository named.
+pub fn diagnose(context: &Context, repo: Option<&str>) -> Result<Diagnosis> {
     let mut findings = Vec::new();
     machine(&mut findings);
     match &context.settings.source {
@@ -46,8 +59,16 @@ pub fn run(context: &Context, args: &Doctor) -> Result<ExitCode> {
         Ok(state) => {
             space(&mut findings, &state);
             daemon(&mut findings, context, &state);
-            let names = match &args.repo {
-                Some(name) => vec![name.clone()],
+            if state.dir().join("drained").exists() {
+                warn(
+                    &mut findings,
+                    "commits",
+                    "drained: none is let in",
+                    "`prepub drain --resume` lets them in again",
+                );
+            }
+            let names = match repo {
+                Some(name) => vec![name.to_owned()],
                 None => repositories::names(&state, &context.settings)?,
             };
             for name in names {
@@ -57,7 +78,7 @@ pub fn run(context: &Context, args: &Doctor) -> Result<ExitCode> {
         Err(failure) => {
             failed(&mut findings, "state", failure);
             // whether it is served is the configuration's affair
-            if let Some(name) = &args.repo
+            if let Some(name) = repo
                 && !context.settings.file.repository.contains_key(name)
             {
                 let found = format!(
@@ -75,15 +96,10 @@ pub fn run(context: &Context, args: &Doctor) -> Result<ExitCode> {
             }
         }
     }
-    beside::look(&mut findings, &context.settings, args.repo.as_deref())?;
-    let diagnosis = Diagnosis {
+    beside::look(&mut findings, &context.settings, repo)?;
+    Ok(Diagnosis {
         healthy: findings.iter().all(|f| f.weight != Weight::Failure),
         findings,
-    };
-    print(args.json.json, &diagnosis, describe)?;
-    Ok(match diagnosis.healthy {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
     })
 }
 

@@ -46,6 +46,16 @@ fn describe(status: &reply::Status) -> String {
         }
         None => out.push_str("not mounted\n"),
     }
+    if status.drained {
+        let running = match status.running {
+            0 => String::new(),
+            n => format!(", {} under way", plural(n, "commit is", "commits are")),
+        };
+        let _ = writeln!(
+            out,
+            "drained: no new commits{running}; `prepub drain --resume` lets them in again"
+        );
+    }
     if let Some(place) = &status.stale_mount {
         let _ = writeln!(
             out,

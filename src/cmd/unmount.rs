@@ -31,7 +31,8 @@ pub fn run(context: &Context, args: &Unmount) -> Result<ExitCode> {
         check_place(wanted, mounted)?;
     }
     let request = Request::Unmount(api::Unmount { staged });
-    let mut unmounted: Unmounted = asker.ask(&request, &context.display)?;
+    let asked = asker.ask(&request, &context.display);
+    let mut unmounted: Unmounted = asked.map_err(|failure| say_who(failure, last.as_deref()))?;
     match asker {
         Asker::Daemon(_) => wait_for_end(&state)?,
         Asker::Here(engine) => {
@@ -43,6 +44,19 @@ pub fn run(context: &Context, args: &Unmount) -> Result<ExitCode> {
     context.display.finish();
     print(args.json.json, &unmounted, describe)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A mount that is in use: by whom. The daemon itself need not be allowed to look.
+fn say_who(failure: Failure, mountpoint: Option<&Path>) -> Failure {
+    match mountpoint {
+        Some(mountpoint) if failure.kind == Kind::OpenFiles && failure.paths.is_empty() => {
+            let mut users = session::users_below(mountpoint);
+            // what this process was started with is its parent's affair
+            users.retain(|user| user.pid != std::process::id());
+            failure.paths(users)
+        }
+        _ => failure,
+    }
 }
 
 fn check_place(wanted: &Path, mounted: &Path) -> Result<()> {

@@ -144,6 +144,7 @@ fn a_repository_overrides_the_stage() {
         state_dir: "/s".into(),
         mountpoint: "/m".into(),
         file: parse(text, Path::new("x")).unwrap(),
+        overrides: Overrides::default(),
     };
     assert_eq!(settings.repository("a.example.org").settle.as_secs(), 2);
     assert_eq!(

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::api::reply::Reloaded;
 use crate::api::{Progress, Watch};
 use crate::engine::Engine;
 use crate::progress;
@@ -46,6 +47,34 @@ impl Watch for Starting<'_> {
 /// Everything can be used.
 pub fn ready(info: &DaemonInfo) {
     let status = format!("mounted on {}", info.mountpoint.display());
+    say(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
+/// The configuration is being read again.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => say(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!("there is no clock for the service manager: {error}"),
+    }
+}
+
+/// It was, or was refused.
+pub fn reloaded(engine: &Engine, result: &Result<Reloaded>) {
+    let mounted = match engine.live() {
+        Some(live) => format!("mounted on {}", live.info.mountpoint.display()),
+        None => "starting".into(),
+    };
+    let status = match result {
+        Ok(reloaded) if reloaded.restart.is_empty() => mounted,
+        Ok(reloaded) => format!(
+            "{mounted}; restart needed for: {}",
+            reloaded.restart.join(", ")
+        ),
+        Err(failure) => format!(
+            "{mounted}; the configuration was refused: {}",
+            failure.message
+        ),
+    };
     say(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 

@@ -40,7 +40,8 @@ pub struct Sockets {
 
 /// Binds all sockets.
 pub fn sockets(runtime: &Runtime, engine: &Engine, wanted: &Wanted) -> Result<Sockets> {
-    let group = engine.settings().file.control.group.as_deref();
+    let settings = engine.settings();
+    let group = settings.file.control.group.as_deref();
     let socket = engine.state().socket();
     runtime.block_on(async {
         Ok(Sockets {
@@ -117,7 +118,8 @@ pub fn take_off_stale(state: &State, mountpoint: &Path, watch: &dyn Watch) {
 }
 
 pub fn mount_options(engine: &Engine) -> MountOptions {
-    let section = &engine.settings().file.mount;
+    let settings = engine.settings();
+    let section = &settings.file.mount;
     MountOptions {
         allow_other: section.allow_other.unwrap_or_else(probe::may_allow_other),
         threads: (section.threads > 0).then_some(section.threads),
@@ -173,7 +175,8 @@ async fn listen(
     engine: &Engine,
     wanted: &Wanted,
 ) -> Result<Option<(tokio::net::TcpListener, SocketAddr)>> {
-    let section = &engine.settings().file.serve;
+    let settings = engine.settings();
+    let section = &settings.file.serve;
     if !section.enabled {
         return Ok(None);
     }
@@ -188,7 +191,8 @@ async fn listen(
 
 /// Where it is looked for, or nowhere: a port that nobody knows of is of no use to monitoring.
 async fn listen_for_monitoring(engine: &Engine) -> Option<(TcpListener, SocketAddr)> {
-    let section = &engine.settings().file.metrics;
+    let settings = engine.settings();
+    let section = &settings.file.metrics;
     if !section.enabled {
         return None;
     }

@@ -78,7 +78,10 @@ impl Engine {
             false => None,
         };
         let broker = sites.as_ref().and_then(|_| self.broker_status());
+        let (drained, running) = self.gate.stands();
         Ok(reply::Status {
+            drained,
+            running,
             daemon: self.live().map(|live| live.info.clone()),
             stale_mount: self.stale_mount(),
             state_dir: self.state.dir().display().to_string(),
@@ -97,7 +100,7 @@ impl Engine {
     fn status_of(&self, name: &str, wait: bool, watch: &dyn Watch) -> RepoStatus {
         let mut status = RepoStatus {
             repo: name.to_owned(),
-            on_unmount: self.settings.repository(name).on_unmount,
+            on_unmount: self.settings().repository(name).on_unmount,
             ..RepoStatus::default()
         };
         if let Some(live) = self.live() {

@@ -22,8 +22,8 @@ use crate::repositories;
 
 impl Engine {
     pub(super) fn mkfs(&self, args: &Mkfs) -> Result<Made> {
-        let theirs = repositories::official(&self.settings, &args.repo)?;
-        if self.settings.file.repository.contains_key(&args.repo) && theirs.exists() {
+        let theirs = repositories::official(&self.settings(), &args.repo)?;
+        if self.settings().file.repository.contains_key(&args.repo) && theirs.exists() {
             return Err(Failure::usage(format!(
                 "cvmfs_server made a repository {} already ({}), and the configuration names it",
                 args.repo,
@@ -76,7 +76,7 @@ impl Engine {
             let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
             (uid.as_raw(), gid.as_raw())
         });
-        let listen = self.settings.file.serve.listen;
+        let listen = self.settings().file.serve.listen;
         Ok(NewRepository {
             name: args.repo.clone(),
             storage: new_storage(args)?,
@@ -139,6 +139,7 @@ impl Engine {
     }
 
     pub(super) fn tag_add(&self, args: &TagAdd) -> Result<Standing> {
+        let _inside = self.gate.enter()?;
         let published = self.published(&args.repo)?;
         let wanted = NewTag {
             name: args.name.clone(),
@@ -150,6 +151,7 @@ impl Engine {
     }
 
     pub(super) fn tag_remove(&self, args: &TagRemove) -> Result<Standing> {
+        let _inside = self.gate.enter()?;
         let published = self.published(&args.repo)?;
         let removed = tags::remove(
             published.stratum0("tag remove")?,
@@ -160,6 +162,7 @@ impl Engine {
     }
 
     pub(super) fn rollback(&self, args: &Rollback) -> Result<Standing> {
+        let _inside = self.gate.enter()?;
         let published = self.published(&args.repo)?;
         let stratum0 = published.stratum0("rollback")?;
         let open = self

@@ -8,7 +8,7 @@ use commit::warm::Warmer;
 use commit::{Queue, RepoHome};
 use formats::Hash;
 use fsimpl::seal::{SealParams, Sealer};
-use fsimpl::{FLUSH_AFTER, Space, Stage, StageConfig, StageParams};
+use fsimpl::{FLUSH_AFTER, Space, Stage, StageConfig, StageParams, StagePolicy};
 use parking_lot::Mutex;
 
 use super::claims::Claims;
@@ -63,7 +63,6 @@ impl Repo {
         progress: &dyn fsimpl::Progress,
     ) -> Result<Self> {
         let name = published.name.clone();
-        let own = settings.repository(&name);
         let dir = state.stage(&name);
         let head = published.head(clock::wall());
         let root = match &head {
@@ -79,7 +78,6 @@ impl Repo {
             }
             Err(failure) => return Err(failure.clone()),
         };
-        let owner = rustix::process::geteuid().as_raw();
         let config = StageConfig {
             dir,
             name: name.clone(),
@@ -88,14 +86,9 @@ impl Repo {
             params: params_of(&published.home)?,
             clock: clock::now,
             sealer,
-            settle: own.settle,
+            policy: policy(settings, &name),
             flush_after: FLUSH_AFTER,
-            quota_bytes: own.quota,
-            quota_files: own.quota_files,
-            writers: WriteRules::of(settings, &name, owner)
-                .map(|rules| Arc::new(rules) as Arc<dyn fsimpl::Writers>),
             space,
-            backing_max_bytes: own.backing_max,
             content_cache_bytes: settings.file.stage.content_cache.0,
             boot_id: clock::boot_id(),
         };
@@ -165,6 +158,20 @@ impl Repo {
             self.stage.wait_told();
         }
         Ok(())
+    }
+}
+
+/// What the configuration says of a stage, as far as that may change while it is open.
+pub(super) fn policy(settings: &Settings, name: &str) -> StagePolicy {
+    let own = settings.repository(name);
+    let owner = rustix::process::geteuid().as_raw();
+    let rules = WriteRules::of(settings, name, owner);
+    StagePolicy {
+        settle: own.settle,
+        quota_bytes: own.quota,
+        quota_files: own.quota_files,
+        backing_max_bytes: own.backing_max,
+        writers: rules.map(|rules| Arc::new(rules) as Arc<dyn fsimpl::Writers>),
     }
 }
 

@@ -36,7 +36,8 @@ impl Engine {
         if let Some(warmer) = self.warmer.get() {
             return Ok(Arc::clone(warmer));
         }
-        let section = &self.settings.file.warm;
+        let settings = self.settings();
+        let section = &settings.file.warm;
         let options = Options {
             us: Us {
                 name: self.own_name()?,
@@ -47,9 +48,9 @@ impl Engine {
             keep: section.keep.0,
             objects_per_push: OBJECTS_PER_PUSH,
         };
-        let (state, settings) = (self.state.clone(), self.settings.clone());
+        let (state, in_force) = (self.state.clone(), self.settings.clone());
         let published = move |name: &str| {
-            let published = Published::open(&state, &settings, name);
+            let published = Published::open(&state, &in_force.get(), name);
             let published = published.inspect_err(|failure| tracing::warn!("{failure}"));
             Some(Arc::clone(published.ok()?.repository().store()) as Arc<dyn ObjectStore>)
         };
@@ -80,8 +81,8 @@ impl Engine {
     fn own_name(&self) -> Result<NodeName> {
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy().into_owned();
-        let configured = self.settings.file.warm.name.as_ref();
-        let name = configured.unwrap_or(&host);
+        let settings = self.settings();
+        let name = settings.file.warm.name.as_ref().unwrap_or(&host);
         name.parse().map_err(|e: IdentityError| {
             Failure::usage("this publisher has no name for its sites")
                 .because(&e)
@@ -91,7 +92,8 @@ impl Engine {
 
     /// The broker that the configuration names.
     fn broker(&self) -> Result<Option<BrokerAddress>> {
-        let section = &self.settings.file.warm;
+        let settings = self.settings();
+        let section = &settings.file.warm;
         let Some(url) = section.broker.clone() else {
             return Ok(None);
         };
@@ -164,7 +166,7 @@ impl Engine {
     }
 
     pub(super) fn broker_status(&self) -> Option<BrokerStatus> {
-        let url = self.settings.file.warm.broker.clone()?;
+        let url = self.settings().file.warm.broker.clone()?;
         let (trouble, messages_refused) = self.warmer().ok()?.broker()?;
         Some(BrokerStatus {
             url,
@@ -202,7 +204,7 @@ impl Engine {
     /// # Errors
     /// Sites that cannot be served, where none may be left out.
     pub fn warming(&self, repo: &Repo) -> Result<Option<Warming>> {
-        let own = self.settings.repository(repo.name()).warm;
+        let own = self.settings().repository(repo.name()).warm;
         if own.push == Push::Off {
             return Ok(None);
         }
@@ -227,7 +229,7 @@ impl Engine {
         let policy = Policy {
             quorum,
             deadline: own.deadline,
-            reach_within: self.settings.file.warm.reach_within.0,
+            reach_within: self.settings().file.warm.reach_within.0,
             commit_anyway: own.commit_anyway,
         };
         Ok(Some(Warming {

@@ -214,6 +214,12 @@ impl ContentCache {
         self.0.shelf.lock().memory_bytes()
     }
 
+    /// How many files no open file holds, and their bytes.
+    #[must_use]
+    pub fn unused(&self) -> (u64, u64) {
+        self.0.shelf.lock().unused()
+    }
+
     /// Forgets everything that no open file holds, to give the disk space back.
     pub fn clear(&self) {
         self.0.shelf.lock().clear();

@@ -52,6 +52,13 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         Some(&mut slot.value)
     }
 
+    /// Keys, values and weights, in no order; none of them counts as used.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V, u64)> {
+        self.slots
+            .iter()
+            .map(|(key, slot)| (key, &slot.value, slot.weight))
+    }
+
     /// Adds or replaces a value; returns the former.
     pub fn insert(&mut self, key: K, value: V, weight: u64) -> Option<V> {
         let former = self.remove(&key);

@@ -149,6 +149,17 @@ impl Repository {
             .map_err(|fault| self.bad_catalog(hash, &RepoPath::root(), fault))
     }
 
+    /// How many catalogs are kept here that nobody uses at the moment, and their bytes.
+    #[must_use]
+    pub fn unused_catalogs(&self) -> (u64, u64) {
+        self.catalogs.unused()
+    }
+
+    /// Removes these; they are fetched again when they are needed.
+    pub fn drop_unused_catalogs(&self) {
+        self.catalogs.drop_unused();
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }

@@ -98,7 +98,7 @@ impl Stage {
             files_free: of.f_ffree,
             name_max: 255,
         };
-        if let Some(quota) = self.quota_bytes {
+        if let Some(quota) = self.quota_bytes() {
             let block = u64::from(block_size);
             let left = quota.saturating_sub(self.usage.staged()) / block;
             answer.blocks = answer.blocks.min(quota / block);

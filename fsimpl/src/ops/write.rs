@@ -129,7 +129,7 @@ impl Stage {
 
     /// Space for `bytes` more.
     pub(crate) fn claim(&self, bytes: u64) -> Result<()> {
-        if let Some(quota) = self.quota_bytes
+        if let Some(quota) = self.quota_bytes()
             && self.usage.staged().saturating_add(bytes) > quota
         {
             return Err(FsError::Quota);

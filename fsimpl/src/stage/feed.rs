@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::Stage;
+use super::{Stage, Swept};
 use crate::seal::{CancelToken, Sealer};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::JoinHandle;
@@ -54,6 +54,8 @@ struct State {
     /// When they are to be removed at the latest.
     removals_due: Option<Instant>,
     sweep: bool,
+    /// A sweep that removes nothing.
+    look: bool,
     stopped: bool,
 }
 
@@ -63,6 +65,15 @@ struct Shared {
     /// Something was sealed, failed, or was called off.
     progress: Mutex<u64>,
     progressed: Condvar,
+    sweeps: Mutex<Sweeps>,
+    swept: Condvar,
+}
+
+/// The sweeps that were done, and what came of the last one of each sort: it removed, it looked.
+#[derive(Default)]
+struct Sweeps {
+    done: [u64; 2],
+    last: [Option<Swept>; 2],
 }
 
 /// See the module's head.
@@ -80,7 +91,7 @@ static NEXT_JOB: AtomicU64 = AtomicU64::new(1);
 enum Next {
     Seal(Due, bool),
     Remove(Vec<u64>),
-    Sweep,
+    Sweep { dry: bool },
     Stop,
 }
 
@@ -92,6 +103,8 @@ impl Feed {
                 wake: Condvar::new(),
                 progress: Mutex::new(0),
                 progressed: Condvar::new(),
+                sweeps: Mutex::default(),
+                swept: Condvar::new(),
             }),
             sealer,
             jobs: AtomicU64::new(0),
@@ -269,6 +282,28 @@ impl Feed {
         self.shared.wake.notify_one();
     }
 
+    /// Sweeps, or only looks what would go, once nothing is under way; what came of it.
+    pub(super) fn sweep(&self, dry: bool, deadline: Instant) -> Option<Swept> {
+        let sort = usize::from(dry);
+        let mut sweeps = self.shared.sweeps.lock();
+        let before = sweeps.done[sort];
+        {
+            let mut state = self.shared.state.lock();
+            match dry {
+                true => state.look = true,
+                false => state.sweep = true,
+            }
+        }
+        self.shared.wake.notify_one();
+        while sweeps.done[sort] == before {
+            let waited = self.shared.swept.wait_until(&mut sweeps, deadline);
+            if waited.timed_out() && sweeps.done[sort] == before {
+                return None;
+            }
+        }
+        sweeps.last[sort]
+    }
+
     /// How long to hold up a writer that closes a file.
     pub(super) fn backpressure(&self) -> Option<Duration> {
         (self.shared.state.lock().waiting.len() > SLOW_DOWN_AT).then_some(BACKPRESSURE_STEP)
@@ -304,6 +339,7 @@ impl Feed {
         let due = state.waiting.first_key_value();
         !(state.urgent.is_empty() && state.under_way.is_empty() && state.removals.is_empty())
             || state.sweep
+            || state.look
             || due.is_some_and(|((due, _), _)| *due <= soon)
     }
 
@@ -323,6 +359,14 @@ impl Shared {
     fn told(&self) {
         *self.progress.lock() += 1;
         self.progressed.notify_all();
+    }
+
+    fn swept(&self, dry: bool, swept: Option<Swept>) {
+        let mut sweeps = self.sweeps.lock();
+        let sort = usize::from(dry);
+        sweeps.done[sort] += 1;
+        sweeps.last[sort] = swept;
+        self.swept.notify_all();
     }
 
     fn next(&self) -> Next {
@@ -348,11 +392,14 @@ impl State {
             return Ok(Next::Stop);
         }
         let mut until = None;
-        if self.sweep {
+        if self.sweep || self.look {
             // new jobs wait until the sweep is done: they may want what it removes
             if self.under_way.is_empty() && self.copies == 0 {
-                self.sweep = false;
-                return Ok(Next::Sweep);
+                let dry = !std::mem::take(&mut self.sweep);
+                if dry {
+                    self.look = false;
+                }
+                return Ok(Next::Sweep { dry });
             }
         } else if self.under_way.len() < MAX_UNDER_WAY {
             if let Some(due) = self.urgent.pop_front() {
@@ -398,7 +445,10 @@ fn run(stage: &Weak<Stage>, shared: &Shared) {
             Next::Stop => return,
             Next::Seal((ino, generation), urgent) => stage.submit(ino, generation, urgent),
             Next::Remove(numbers) => stage.remove_backings(&numbers),
-            Next::Sweep => stage.sweep_objects(),
+            Next::Sweep { dry } => {
+                let swept = stage.sweep_objects(dry);
+                shared.swept(dry, swept);
+            }
         }
     }
 }
@@ -469,7 +519,7 @@ mod tests {
         full.sweep = true;
         assert!(matches!(full.next(now), Err(None)));
         full.under_way.clear();
-        assert!(matches!(full.next(now), Ok(Next::Sweep)));
+        assert!(matches!(full.next(now), Ok(Next::Sweep { dry: false })));
         assert!(matches!(full.next(now), Ok(Next::Seal((Ino(1), 0), false))));
     }
 }

@@ -22,7 +22,7 @@ impl Stage {
     /// # Errors
     /// [`FsError::Quota`].
     pub(crate) fn allow_file(&self, tree: &Tree) -> Result<()> {
-        let Some(quota) = self.quota_files else {
+        let Some(quota) = self.quota_files() else {
             return Ok(());
         };
         if (tree.nodes.len() as u64) < quota {
@@ -43,7 +43,7 @@ impl Stage {
 
     /// Staged files, of as many as may be staged; none where any number may.
     pub(crate) fn files_of_quota(&self) -> Option<(u64, u64)> {
-        let quota = self.quota_files?;
+        let quota = self.quota_files()?;
         Some((self.tree.read().count_files(), quota))
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use formats::ObjectName;
 use store::{StoreError, failpoint};
@@ -19,6 +20,15 @@ use crate::types::Ino;
 
 /// How many sealed files' objects survive a power loss.
 const SYNCED: &str = "synced";
+
+/// Sealed objects that nobody needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
 
 impl Stage {
     pub(super) fn queue_unsealed(&self) {
@@ -53,7 +63,7 @@ impl Stage {
             }
         };
         self.feed
-            .queue(ino, generation, Instant::now() + self.settle);
+            .queue(ino, generation, Instant::now() + self.settle_time());
     }
 
     /// How long to hold up whoever closes a file, because too many wait to be sealed.
@@ -174,7 +184,7 @@ impl Stage {
             Err(SealError::ShutDown) => {}
             Ok(_) | Err(SealError::Changed | SealError::Cancelled) => {
                 self.feed
-                    .queue(ino, generation, Instant::now() + self.settle);
+                    .queue(ino, generation, Instant::now() + self.settle_time());
             }
             Err(error) => {
                 tracing::warn!(ino = ino.0, %error, "a file could not be sealed");
@@ -259,28 +269,35 @@ impl Stage {
         Ok(again.len())
     }
 
+    /// Removes sealed objects that nobody needs, or with `dry` only looks for them; what they are. None
+    /// where that cannot be told now, because a snapshot is made or published, or within this time.
+    pub fn sweep(&self, dry: bool, within: Duration) -> Option<Swept> {
+        self.feed.sweep(dry, Instant::now() + within)
+    }
+
     /// Removes sealed objects that no staged file refers to and nobody reads. Nothing is being sealed meanwhile, and no
     /// snapshot is made: its copies might want what goes.
-    pub(super) fn sweep_objects(&self) {
-        let Some(_none) = self.freezing.try_lock() else {
-            // whoever makes one waits for this thread; the end of its commit sweeps again
-            return;
-        };
+    pub(super) fn sweep_objects(&self, dry: bool) -> Option<Swept> {
+        // whoever makes one waits for this thread; the end of its commit sweeps again
+        let _none = self.freezing.try_lock()?;
         let needed = {
             let tree = self.tree.read();
             if !tree.frozen.is_empty() {
-                return;
+                return None;
             }
             let mut needed = tree.staged_objects();
             needed.extend(self.readers.objects());
             needed
         };
+        if dry {
+            return self.objects_but(&needed).map(|(_, swept)| swept);
+        }
         // a record that a power loss brings back must find its objects
         if let Err(error) = self.journal.sync() {
             tracing::warn!(%error, "objects that nobody needs stay for now");
-            return;
+            return None;
         }
-        self.remove_objects_but(&needed);
+        self.remove_objects_but(&needed)
     }
 
     /// Removes backing files that no record refers to any more.
@@ -332,25 +349,33 @@ impl Stage {
         }
     }
 
-    /// Removes all sealed objects but these.
-    pub(super) fn remove_objects_but(&self, needed: &HashSet<ObjectName>) {
-        let mut gone = HashSet::new();
-        let walked = self.objects.for_each(&mut |name, _| {
-            if !needed.contains(&name) {
-                gone.insert(name);
+    /// All sealed objects but these. None where they cannot be listed.
+    fn objects_but(&self, needed: &HashSet<ObjectName>) -> Option<(HashSet<ObjectName>, Swept)> {
+        let (mut others, mut swept) = (HashSet::new(), Swept::default());
+        let walked = self.objects.for_each(&mut |name, bytes| {
+            if !needed.contains(&name) && others.insert(name) {
+                swept.objects += 1;
+                swept.bytes += bytes;
             }
             Ok(())
         });
         if let Err(error) = walked {
             tracing::warn!(%error, "cannot list the stage's objects");
-            return;
+            return None;
         }
+        Some((others, swept))
+    }
+
+    /// Removes all sealed objects but these.
+    pub(super) fn remove_objects_but(&self, needed: &HashSet<ObjectName>) -> Option<Swept> {
+        let (gone, swept) = self.objects_but(needed)?;
         self.known.forget(&gone);
         for name in &gone {
             if let Err(error) = self.objects.delete(name) {
                 tracing::warn!(%error, object = %name, "cannot remove an object");
             }
         }
+        Some(swept)
     }
 }
 

@@ -77,7 +77,7 @@ struct Candidate {
 impl Tenant for Stage {
     fn excess(&self) -> u64 {
         let raw = self.usage.raw();
-        match self.backing_max_bytes {
+        match self.backing_max_bytes() {
             Some(max) if raw > max => raw - max / KEPT_OF_LIMIT.1 * KEPT_OF_LIMIT.0,
             _ => 0,
         }

@@ -10,7 +10,7 @@ use formats::chunk::ChunkSizes;
 use formats::manifest::SignedManifest;
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::session::{self, MountOptions, Session};
-use fsimpl::{FLUSH_AFTER, Fs, Space, Stage, StageConfig, StageParams, Time};
+use fsimpl::{FLUSH_AFTER, Fs, Space, Stage, StageConfig, StageParams, StagePolicy, Time};
 use rustix::mount::UnmountFlags;
 use store::{DirStore, Durability, ObjectStore, Repository};
 
@@ -80,15 +80,14 @@ pub fn open_stage(state: &Path) -> Arc<Stage> {
         }),
         clock,
         sealer: Arc::new(Sealer::new(limits).unwrap()),
-        settle: Duration::from_millis(20),
+        policy: StagePolicy {
+            settle: Duration::from_millis(20),
+            ..StagePolicy::default()
+        },
         flush_after: FLUSH_AFTER,
-        quota_bytes: None,
-        quota_files: None,
-        writers: None,
         content_cache_bytes: 64 << 20,
         boot_id: "boot".to_owned(),
         space: Space::open(state).unwrap(),
-        backing_max_bytes: None,
     };
     Stage::open(config, &()).unwrap()
 }

@@ -11,7 +11,8 @@ use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::space::{Free, Space};
 use fsimpl::{
     Attr, Caller, FileType, FreezeError, Frozen, Fs, Handle, Ino, OpenFiles, OpenFlags, Progress,
-    RenameMode, Result, SetAttr, SetTime, Stage, StageConfig, StageError, StageParams, Time,
+    RenameMode, Result, SetAttr, SetTime, Stage, StageConfig, StageError, StageParams, StagePolicy,
+    Time,
 };
 use parking_lot::Mutex;
 
@@ -203,15 +204,17 @@ impl Bench {
             }),
             clock,
             sealer: Arc::clone(&self.sealer),
-            settle: self.settle,
+            policy: StagePolicy {
+                settle: self.settle,
+                quota_bytes: self.quota,
+                quota_files: self.quota_files,
+                backing_max_bytes: self.backing_max,
+                ..StagePolicy::default()
+            },
             flush_after: self.flush_after,
-            quota_bytes: self.quota,
-            quota_files: self.quota_files,
-            writers: None,
             content_cache_bytes: 64 << 20,
             boot_id: self.boot.to_string(),
             space: Arc::clone(&self.space),
-            backing_max_bytes: self.backing_max,
         };
         let stage = Stage::open(config, progress)?;
         self.fs.add_repository(Arc::clone(&stage)).unwrap();

@@ -11,6 +11,12 @@ use crate::state::DaemonInfo;
 pub struct Status {
     /// The daemon behind the mount; none if nothing is mounted.
     pub daemon: Option<DaemonInfo>,
+    /// No commit is let in: `prepub drain`.
+    #[serde(default)]
+    pub drained: bool,
+    /// Commits that are under way or wait for their turn, and whatever else publishes.
+    #[serde(default)]
+    pub running: u64,
     /// Where a daemon that died has left its mount.
     pub stale_mount: Option<String>,
     /// The state directory.

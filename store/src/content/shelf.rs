@@ -48,6 +48,13 @@ impl Shelf {
         }
     }
 
+    /// Files that only this collection holds, and their bytes.
+    pub fn unused(&self) -> (u64, u64) {
+        let files = self.disk.iter().map(|(_, cached, _)| cached);
+        let unused = files.filter(|cached| Arc::strong_count(cached) == 1);
+        unused.fold((0, 0), |(n, sum), cached| (n + 1, sum + cached.bytes))
+    }
+
     /// Lets go of files until `more` bytes fit beside what is then `in_use`.
     pub fn make_room(&mut self, more: u64, in_use: u64, limits: &ContentLimits) {
         let mut in_use = in_use;

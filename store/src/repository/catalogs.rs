@@ -210,18 +210,36 @@ impl Catalogs {
 
     /// Removes files that nobody uses until the rest fits.
     fn make_room(&self) {
+        self.shrink_to(self.max_disk_bytes);
+    }
+
+    fn shrink_to(&self, bytes: u64) {
         let mut files = self.files.lock();
-        while files.weight() > self.max_disk_bytes {
-            let unused = |file: &Option<Arc<CatalogFile>>| {
-                file.as_ref().is_none_or(|f| Arc::strong_count(f) == 1)
-            };
-            let Some((gone, _)) = files.pop_oldest(unused) else {
+        while files.weight() > bytes {
+            let Some((gone, _)) = files.pop_oldest(is_unused) else {
                 return;
             };
             self.idle.0.lock().retain(|(hash, _)| *hash != gone);
             remove_kept(&self.dir.join(gone.to_string()));
         }
     }
+
+    /// How many nobody uses at the moment, and their bytes.
+    pub fn unused(&self) -> (u64, u64) {
+        let files = self.files.lock();
+        let unused = files.iter().filter(|(_, file, _)| is_unused(file));
+        unused.fold((0, 0), |(n, sum), (_, _, bytes)| (n + 1, sum + bytes))
+    }
+
+    /// Removes what nobody uses at the moment.
+    pub fn drop_unused(&self) {
+        self.shrink_to(0);
+    }
+}
+
+/// Nobody but the collection has a handle on it.
+fn is_unused(file: &Option<Arc<CatalogFile>>) -> bool {
+    file.as_ref().is_none_or(|f| Arc::strong_count(f) == 1)
 }
 
 impl CatalogFile {

@@ -9,8 +9,8 @@ use commit::{NoProgress, OnConflict, Outcome, Publisher, RepoHome, Request, Stra
 use formats::RepoPath;
 use fsimpl::seal::{SealParams, Sealer, SealerLimits};
 use fsimpl::{
-    Caller, FreezeError, Fs, Ino, OpenFiles, Space, Stage, StageConfig, StageParams, StageSummary,
-    Time,
+    Caller, FreezeError, Fs, Ino, OpenFiles, Space, Stage, StageConfig, StageParams, StagePolicy,
+    StageSummary, Time,
 };
 use tempfile::TempDir;
 
@@ -205,15 +205,15 @@ impl Running {
             params: Arc::new(move || params.clone()),
             clock: now,
             sealer: Arc::new(Sealer::new(limits).unwrap()),
-            settle: SETTLE,
+            policy: StagePolicy {
+                settle: SETTLE,
+                backing_max_bytes: Some(BACKING_MAX_BYTES),
+                ..StagePolicy::default()
+            },
             flush_after: SETTLE,
-            quota_bytes: None,
-            quota_files: None,
-            writers: None,
             content_cache_bytes: 1 << 30,
             boot_id: BOOT.to_owned(),
             space: Space::open(dir).unwrap(),
-            backing_max_bytes: Some(BACKING_MAX_BYTES),
         };
         let stage = Stage::open(config, &()).unwrap();
         assert_eq!(
