@@ -11,7 +11,7 @@ use std::sync::Arc;
 use formats::Hash;
 use formats::warm::list::Bits;
 use formats::warm::{ListReader, Missing, is_transaction_name};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use store::ObjectStore;
 use store::peer::Peer;
@@ -76,6 +76,8 @@ pub struct Site {
     pub clock: Clock,
     /// How long ago something was.
     pub ages: Ages,
+    /// Held while what nobody needs is removed.
+    sweeping: Mutex<()>,
     /// What tells this receiver from another one of the same enrolment.
     pub instance: String,
     /// What runs after a publication.
@@ -138,6 +140,7 @@ impl Site {
             trust: RwLock::new(Arc::new(Trust::read(&config.enrolments))),
             repos,
             instance: instance(&config.state_dir)?,
+            sweeping: Mutex::default(),
             ages: Ages::open(&config.state_dir, clock.clone()),
             clock,
             config,
@@ -331,8 +334,10 @@ impl Site {
         Ok(())
     }
 
-    /// Removes what nobody needs any more, in every replica.
+    /// Removes what nobody needs any more, in every replica. When it returns nothing of that is left, but
+    /// for what had to stay.
     pub fn sweep(&self) {
+        let _one = self.sweeping.lock();
         expiry::look(self);
         for repo in self.repos.values() {
             expiry::sweep(self, repo);

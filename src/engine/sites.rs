@@ -149,7 +149,9 @@ impl Engine {
             !host.is_empty() && host.len() <= HOST_MAX && host.bytes().all(good)
         };
         if let Some(bad) = args.hosts.iter().find(|host| !is_host(host)) {
-            return Err(Failure::usage(format!("{bad:?} is no host")));
+            return Err(Failure::usage(format!(
+                "not the name or address of a host: {bad:?}"
+            )));
         }
         let hosts: Vec<&str> = args.hosts.iter().map(String::as_str).collect();
         let files = self.warmer()?.broker_files(&hosts);

@@ -205,7 +205,7 @@ fn what_doctor_looks_at_is_explained() {
 /// What a commit says of a site is one of three words.
 #[test]
 fn states_of_a_site_are_explained() {
-    let source = fs::read_to_string(workspace_root().join("commit/src/warm/push.rs")).unwrap();
+    let source = fs::read_to_string(workspace_root().join("commit/src/warm/outcome.rs")).unwrap();
     let (_, after) = source
         .split_once("pub enum SiteState {")
         .expect("its definition");
