@@ -76,16 +76,26 @@ fn list(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn it_names_who_is_waited_for() {
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("daemon.log");
     fs::write(&log, "the last words\n").unwrap();
-    let mut child = std::process::Command::new("sleep")
-        .arg("600")
+    // one that has answered is past its start, in which it has no name yet
+    let mut child = Command::new("cat")
+        .arg("-u")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"?").unwrap();
+    let mut answer = [0];
+    let answered = child.stdout.as_mut().unwrap().read_exact(&mut answer);
+    answered.unwrap();
     let text = report(&log);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(text.contains("sleep 600"), "{text}");
+    assert!(text.contains("cat -u"), "{text}");
     assert!(text.contains("log: the last words"), "{text}");
 }
