@@ -9,3 +9,4 @@ mod keys;
 mod links;
 mod page;
 mod runs;
+mod sources;

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::support::golden::manifest_field;
 use crate::support::hosts::{self, Host};
 use crate::support::shaper::{Shape, Shaper};
-use crate::support::{REPO, Sandbox, can_mount, skip_unless, web, write};
+use crate::support::{REPO, Sandbox, can_mount, receiver, skip_unless, web, write};
 
 /// Small files, each an object of its own.
 const FILES: usize = 20_000;
@@ -33,12 +33,6 @@ struct Site {
     host: Host,
 }
 
-/// The receiver, which is built beside the program under test; none where only that was built.
-fn receiver() -> Option<PathBuf> {
-    let program = Path::new(env!("CARGO_BIN_EXE_prepub")).with_file_name("prepub-receiver");
-    program.exists().then_some(program)
-}
-
 /// A publisher with a mounted repository, and its receivers' program; none where hosts cannot be had.
 fn ready(more: &str) -> Option<(Sandbox, PathBuf)> {
     if skip_unless(can_mount(), "/dev/fuse") {
@@ -48,10 +42,7 @@ fn ready(more: &str) -> Option<(Sandbox, PathBuf)> {
         skip_unless(false, lacking);
         return None;
     }
-    let Some(program) = receiver() else {
-        skip_unless(false, "prepub-receiver beside prepub (build the workspace)");
-        return None;
-    };
+    let program = receiver()?;
     let mut sandbox = Sandbox::new();
     let strict = "[warm]\nname = \"stratum0\"\ncommit_anyway = false\n";
     sandbox.configure(&format!("{strict}{more}"));

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::server::{Server, mirrored};
-use super::{skip_unless, until, write};
+use super::{until, write};
+use crate::support::receiver;
 
 /// Small files of a commit, each an object of its own.
 const FILES: u32 = 20_000;
@@ -33,13 +34,7 @@ impl Drop for Replica {
 /// A publisher of which no revision is visible before the Stratum 1 is warm; none where one of both
 /// cannot be had.
 fn ready() -> Option<(Server, Replica)> {
-    let program = Path::new(env!("CARGO_BIN_EXE_prepub")).with_file_name("prepub-receiver");
-    if skip_unless(
-        program.exists(),
-        "prepub-receiver beside prepub (build the workspace)",
-    ) {
-        return None;
-    }
+    let program = receiver()?;
     let mut world = Server::new("root")?;
     let replica = world.add_replica()?;
     world.ok(&["snapshot", &replica]);

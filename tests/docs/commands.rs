@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::page::{Page, pages};
-use crate::cli::{PREPUB, RECEIVER, program, verbs_below};
+use crate::cli::help::verbs_below;
+use crate::support::{PREPUB, RECEIVER, program};
 
 /// One command of a line of shell, in words.
 type Words = Vec<String>;

@@ -6,27 +6,12 @@ use std::fs;
 use serde_json::Value;
 
 use super::page::{page, pages, spans};
+use super::sources::sources;
 use crate::support::{REPO, Sandbox, workspace_root};
 
-/// All sources, with what is written over several lines put together, and blanks made one.
-fn sources() -> String {
-    let rooms = [
-        "src",
-        "formats/src",
-        "store/src",
-        "fsimpl/src",
-        "commit/src",
-        "receiver/src",
-    ];
-    let mut text = String::new();
-    for room in rooms {
-        for entry in walkdir::WalkDir::new(workspace_root().join(room)) {
-            let entry = entry.unwrap();
-            if entry.path().extension().is_some_and(|end| end == "rs") {
-                text += &fs::read_to_string(entry.path()).unwrap();
-            }
-        }
-    }
+/// All of it as one text, with what is written over several lines put together, and blanks made one.
+fn all_sources() -> String {
+    let mut text: String = sources().map(|(_, text)| text).collect();
     text += &fs::read_to_string(workspace_root().join("packaging/prepub-build")).unwrap();
     let text = text.replace("\\\n", "").replace("\\\"", "\"");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -67,7 +52,7 @@ fn parts(message: &str) -> Vec<String> {
 
 #[test]
 fn what_is_said_to_be_said_is_said() {
-    let sources = sources();
+    let sources = all_sources();
     let mut wrong = Vec::new();
     let mut looked_at = 0;
     for page in pages() {
@@ -182,7 +167,7 @@ fn what_doctor_looks_at_is_explained() {
         let subject = finding["subject"].as_str().unwrap();
         assert!(subject == REPO || explained.contains(subject), "{subject}");
     }
-    let sources = sources();
+    let sources = all_sources();
     for subject in explained.iter().filter(|subject| !subject.contains("name")) {
         assert!(
             sources.contains(&format!("\"{subject}\"")),

@@ -7,6 +7,7 @@ use std::path::Path;
 use receiver::config::Config;
 
 use super::page::{Table, page, pages, spans};
+use super::sources::sources;
 use crate::support::{Sandbox, workspace_root};
 
 /// What stands for the key of a map in the sections' names.
@@ -201,29 +202,11 @@ fn every_key_of_receiver_toml() {
     }
 }
 
-/// The sources of everything that ships, but for tests.
-fn sources() -> impl Iterator<Item = String> {
-    let rooms = [
-        "src",
-        "formats/src",
-        "store/src",
-        "fsimpl/src",
-        "commit/src",
-        "receiver/src",
-    ];
-    let files = rooms
-        .into_iter()
-        .flat_map(|room| walkdir::WalkDir::new(workspace_root().join(room)));
-    files.map(Result::unwrap).filter_map(|entry| {
-        let path = entry.path();
-        let is_test = path.file_stem().is_some_and(|stem| stem == "tests");
-        if path.extension()? != "rs" || is_test {
-            return None;
-        }
-        let text = fs::read_to_string(path).unwrap();
-        // tests are at the end of a file
-        Some(text.split("#[cfg(test)]\nmod ").next().unwrap().to_owned())
-    })
+/// The sources without their tests.
+fn shipped() -> impl Iterator<Item = String> {
+    let files = sources().filter(|(path, _)| path.file_stem().is_none_or(|stem| stem != "tests"));
+    // tests are at the end of a file
+    files.map(|(_, text)| text.split("#[cfg(test)]\nmod ").next().unwrap().to_owned())
 }
 
 /// Words of capitals that begin like that.
@@ -237,7 +220,7 @@ fn words<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
 #[test]
 fn every_key_of_server_conf_and_s3_conf() {
     let mut read = BTreeSet::new();
-    for text in sources() {
+    for text in shipped() {
         let quoted = text.split('"').skip(1).step_by(2);
         for literal in quoted {
             let is_key = words(literal, "CVMFS_")

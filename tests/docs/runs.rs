@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use super::page::page;
 use crate::support::shell::{Shell, Who, have};
-use crate::support::{skip_unless, workspace_root};
+use crate::support::{receiver, skip_unless, workspace_root};
 
 /// All fences of a page that are marked `sh`, in order, and a way out if they fail in their midst.
 fn script(name: &str) -> String {
@@ -22,18 +22,8 @@ fn free_port() -> String {
     listener.local_addr().unwrap().port().to_string()
 }
 
-fn receiver() -> bool {
-    std::path::Path::new(env!("CARGO_BIN_EXE_prepub"))
-        .with_file_name("prepub-receiver")
-        .exists()
-}
-
 fn the_tutorial(who: Who) {
-    if skip_unless(
-        receiver(),
-        "prepub-receiver beside prepub (build the workspace)",
-    ) || skip_unless(have(&["curl", "rsync", "cmp"]), "curl, rsync, cmp")
-    {
+    if receiver().is_none() || skip_unless(have(&["curl", "rsync", "cmp"]), "curl, rsync, cmp") {
         return;
     }
     let Some(shell) = Shell::of(who) else {

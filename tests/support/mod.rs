@@ -51,6 +51,26 @@ pub fn skip_unless(have: bool, what: &str) -> bool {
     !have
 }
 
+/// The two programs.
+pub const PREPUB: &str = "prepub";
+pub const RECEIVER: &str = "prepub-receiver";
+
+/// Where it was built; the second one may not have been.
+pub fn program(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_prepub")).with_file_name(name)
+}
+
+/// The receiver; none, with a line on stderr, where prepub alone was built.
+pub fn receiver() -> Option<PathBuf> {
+    let program = program(RECEIVER);
+    let is_there = program.exists();
+    (!skip_unless(
+        is_there,
+        "prepub-receiver beside prepub (build the workspace)",
+    ))
+    .then_some(program)
+}
+
 pub fn can_mount() -> bool {
     fs::OpenOptions::new()
         .read(true)
