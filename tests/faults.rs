@@ -7,9 +7,6 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-
-use formats::{Algorithm, PrivateKey, SignedWhitelist};
 
 use crate::support::small::Small;
 use crate::support::{REPO, Sandbox, can_mount, is_root, skip_unless, write};
@@ -117,18 +114,6 @@ fn rename_over_an_open_file() {
     assert!(!root.join("new").exists());
 }
 
-/// Replaces the whitelist with one that ended yesterday.
-fn expire_whitelist(sandbox: &Sandbox) {
-    let file = sandbox.storage().join(".cvmfswhitelist");
-    let signed = SignedWhitelist::parse(&fs::read(&file).unwrap()).unwrap();
-    let day = Duration::from_secs(86_400);
-    let ended = signed.whitelist.renewed(SystemTime::now() - 2 * day, day);
-    let key = fs::read(sandbox.state().join(format!("keys/{REPO}.masterkey"))).unwrap();
-    let key = PrivateKey::from_pem(&key).unwrap();
-    let signed = formats::trust::sign_whitelist(ended, Algorithm::Sha1, &key).unwrap();
-    fs::write(&file, signed.to_bytes()).unwrap();
-}
-
 #[test]
 fn an_expired_whitelist_stops_a_commit_and_resign_helps() {
     let Some(sandbox) = Sandbox::mounted() else {
@@ -140,7 +125,7 @@ fn an_expired_whitelist_stops_a_commit_and_resign_helps() {
         days.as_f64().is_some_and(|d| d > 28.0 && d < 31.0),
         "{days}"
     );
-    expire_whitelist(&sandbox);
+    sandbox.expire_whitelist();
     let message = sandbox.fails(1, ["commit", REPO]);
     assert!(
         message.contains("whitelist") && message.contains("resign"),

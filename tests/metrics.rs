@@ -3,7 +3,7 @@
 //! `/health` turns bad.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -149,6 +149,41 @@ fn a_repository_that_is_not_mounted_is_a_problem() {
     sandbox.ok(["status", OTHER]);
     until_healthy(at);
     sandbox.unmount();
+}
+
+#[test]
+fn what_ends_writing_or_publishing_is_a_problem_while_it_lasts() {
+    if skip_unless(can_mount(), "/dev/fuse")
+        || skip_unless(cfg!(feature = "failpoints"), "the feature failpoints")
+    {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    sandbox.configure(ANY_PORT);
+    sandbox.ok(["mkfs", REPO]);
+    sandbox.mount();
+    write(&sandbox.root().join("staged"), b"staged");
+    let at = address(&sandbox);
+    until_healthy(at);
+    sandbox.expire_whitelist();
+    until_problem(at, "the whitelist of test.example.org has expired");
+    sandbox.ok(["resign", REPO]);
+    until_healthy(at);
+    sandbox.unmount();
+    for (fault, problem) in [
+        ("fsimpl::disk_full=return(1048576)", "has no room"),
+        ("fsimpl::journal_full=return", "changes cannot be recorded"),
+    ] {
+        sandbox.mount_with(&[("FAILPOINTS", fault)]);
+        let refused = fs::create_dir(sandbox.root().join("dir")).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::StorageFull, "{fault}");
+        until_problem(address(&sandbox), problem);
+        sandbox.kill();
+    }
+    sandbox.mount();
+    until_healthy(address(&sandbox));
+    sandbox.ok(["commit", REPO]);
+    sandbox.check();
 }
 
 #[test]

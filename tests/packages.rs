@@ -317,6 +317,8 @@ fn install_does_what_it_says_and_once() {
             .contains("prepub:")
     );
 
+    links_lead_somewhere(&root.at("usr/local/share/doc/prepub"));
+
     let installed = root.tree();
     assert_eq!(root.install(&[]), (Some(0), vec!["nothing to do".into()]));
     assert_eq!(root.tree(), installed, "a second time changes nothing");
@@ -332,6 +334,35 @@ fn install_does_what_it_says_and_once() {
         fs::read_to_string(root.at("etc/prepub/config.toml")).unwrap(),
         "# mine\n"
     );
+}
+
+/// The pages lie otherwise than in the sources.
+fn links_lead_somewhere(pages: &Path) {
+    let mut seen = 0;
+    for page in fs::read_dir(pages)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
+        if page.extension().is_none_or(|of| of != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&page).unwrap();
+        for (_, rest) in text
+            .match_indices("](")
+            .map(|(at, _)| text.split_at(at + 2))
+        {
+            let target = rest.split([')', '#']).next().unwrap();
+            if !target.is_empty() && !target.contains("://") {
+                assert!(
+                    pages.join(target).exists(),
+                    "{target} of {}",
+                    page.display()
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 20, "{seen} links");
 }
 
 #[test]

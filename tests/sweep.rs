@@ -129,6 +129,7 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
             "vault::written",
             "vault::synced",
             "vault::named",
+            "vault::sync",
             "expiry::given_up",
             "expiry::removed",
             "expiry::forgotten",

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! POST   /v1/REPO/transactions/TXN            a list of objects -> which are absent
+//! GET    /v1/REPO/transactions/TXN            the same of what was announced, without sending it again
 //! POST   /v1/REPO/transactions/TXN/bundle     objects (header x-prepub-session) -> what became of each
 //! POST   /v1/REPO/transactions/TXN/published  {"root_hash", "revision", "published_at"}
 //! DELETE /v1/REPO/transactions/TXN            it came to nothing
@@ -23,6 +24,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use formats::warm::Missing;
 use formats::warm::list::MISSING_TYPE;
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
@@ -71,7 +73,7 @@ impl Door {
             .route("/v1/self", get(whoami))
             .route(
                 "/v1/{repo}/transactions/{txn}",
-                post(announce).delete(give_up),
+                post(announce).get(ask).delete(give_up),
             )
             .route("/v1/{repo}/transactions/{txn}/bundle", post(bundle))
             .route("/v1/{repo}/transactions/{txn}/published", post(published))
@@ -160,11 +162,33 @@ async fn announce(
             let _turn = turn;
             here.announce(&visit, list)
         });
-        let missing = missing.await?;
-        let bytes = missing.render()?;
-        Ok(([(header::CONTENT_TYPE, MISSING_TYPE)], bytes).into_response())
+        lacks(&missing.await?)
     };
     told(site, answer.await)
+}
+
+async fn ask(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
+    Path((repo, txn)): Named,
+) -> Response {
+    let site = &shared.site;
+    let answer = async {
+        let visit = site.admit(&peer, &repo, &txn)?;
+        let turn = turn(&shared.lists).await?;
+        let here = Arc::clone(site);
+        let missing = blocking(move || {
+            let _turn = turn;
+            here.ask(&visit)
+        });
+        lacks(&missing.await?)
+    };
+    told(site, answer.await)
+}
+
+fn lacks(missing: &Missing) -> Result<Response, Refusal> {
+    let bytes = missing.render()?;
+    Ok(([(header::CONTENT_TYPE, MISSING_TYPE)], bytes).into_response())
 }
 
 async fn bundle(

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use formats::hash::{Algorithm, DIGEST_LEN, Hash};
 use formats::object::{ObjectKind, ObjectName};
-use formats::warm::Listed;
+use formats::warm::{Listed, NAMES_MAX};
 
 /// Bytes of a record.
 pub const RECORD_BYTES: usize = DIGEST_LEN + 1 + 8;
@@ -78,7 +78,7 @@ pub struct List {
 }
 
 impl List {
-    /// Of no more than [`formats::warm::NAMES_MAX`] objects, 33 bytes each.
+    /// Of no more than [`NAMES_MAX`] objects, 33 bytes each.
     #[must_use]
     pub fn new(records: Vec<Record>) -> Self {
         let mut order: Vec<u32> = (0..records.len() as u32).collect();
@@ -209,6 +209,18 @@ impl Sorted {
     /// Those of the system.
     pub fn records(&self) -> io::Result<Records> {
         Ok(Records::of(Some(self.file.try_clone()?)))
+    }
+
+    /// As a list, in their order; none if they are more than one has.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn list(&self) -> io::Result<Option<List>> {
+        if self.len > NAMES_MAX.into() {
+            return Ok(None);
+        }
+        let records: io::Result<Vec<Record>> = self.records()?.collect();
+        Ok(Some(List::new(records?)))
     }
 
     /// True if each of these is in here, of the same size.
@@ -366,6 +378,9 @@ mod tests {
         let all: Vec<Record> = both.records().unwrap().map(Result::unwrap).collect();
         assert_eq!(all.len(), 20_000);
         assert!(all.is_sorted());
+        assert!(all.is_sorted_by_key(|r| listed(r).unwrap().key()));
+        let again = both.list().unwrap().unwrap();
+        assert!(again.sorted().eq(all.iter().copied()) && again.order().is_sorted());
         assert!(
             all.iter()
                 .all(|r| listed(r).is_some_and(|l| record(&l) == *r))

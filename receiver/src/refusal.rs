@@ -1,5 +1,7 @@
 //! What a publisher is refused, with a word that its program understands and a sentence for people.
 
+use std::io;
+
 use formats::warm::{BundleError, ListError};
 use store::StoreError;
 use store::failpoint::Injected;
@@ -71,6 +73,11 @@ pub const CODES: [&str; 10] = [
 ];
 
 impl Refusal {
+    /// The names of a transaction cannot be read.
+    pub(crate) fn names(error: &io::Error) -> Self {
+        Self::Internal(format!("the ledger's list of names: {error}"))
+    }
+
     /// The word, and the HTTP status.
     #[must_use]
     pub fn code(&self) -> (&'static str, u16) {

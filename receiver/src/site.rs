@@ -20,7 +20,7 @@ use crate::Clock;
 use crate::age::Ages;
 use crate::config::Config;
 use crate::expiry;
-use crate::ledger::{self, Key, Ledger, LedgerError, State};
+use crate::ledger::{self, Key, Ledger, LedgerError, State, Transaction};
 use crate::metrics::Metrics;
 use crate::names::{List, Record, record};
 use crate::refusal::Refusal;
@@ -233,27 +233,48 @@ impl Site {
             self.ledger
                 .announce(&visit.key, &list, publisher, now, || session)?
         };
-        let absent = absent(visit.repo.vault.store().as_ref(), &list)?;
-        if absent.count() == 0 {
-            // on this word a revision becomes visible, and nobody looks again
-            visit.repo.vault.sync()?;
-        }
+        let missing = missing(visit, &txn, &list)?;
+        let absent = missing.absent.count();
         self.metrics.announcements.one();
         self.metrics.names.add(list.len().into());
-        self.metrics.absent.add(absent.count().into());
+        self.metrics.absent.add(absent.into());
         tracing::info!(
             repo = visit.key.repo,
             txn = visit.key.txn,
             publisher,
-            "announced: {} objects, {} absent",
-            list.len(),
-            absent.count()
+            "announced: {} objects, {absent} absent",
+            list.len()
         );
-        Ok(Missing {
-            session: txn.about().session,
-            room: visit.repo.vault.headroom.room()?,
-            absent,
-        })
+        Ok(missing)
+    }
+
+    /// Says what is absent of an open transaction now, in the order of [`formats::warm::Listed::key`].
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn ask(&self, visit: &Visit) -> Result<Missing, Refusal> {
+        let txn = self.opened(visit)?;
+        let names = txn.names()?.ok_or(Refusal::NoTransaction)?;
+        let list = names.list().map_err(|e| Refusal::names(&e))?;
+        let list = list.ok_or_else(|| {
+            let all = names.len();
+            Refusal::Malformed(format!("{all} objects are more than one answer has"))
+        })?;
+        let missing = missing(visit, &txn, &list)?;
+        tracing::info!(
+            repo = visit.key.repo,
+            txn = visit.key.txn,
+            "asked again: {} objects, {} absent",
+            list.len(),
+            missing.absent.count()
+        );
+        Ok(missing)
+    }
+
+    fn opened(&self, visit: &Visit) -> Result<Arc<Transaction>, Refusal> {
+        let txn = self.ledger.get(&visit.key);
+        let open = txn.filter(|txn| txn.about().state == State::Open);
+        open.ok_or(Refusal::NoTransaction)
     }
 
     /// Takes objects of an open transaction in.
@@ -266,12 +287,8 @@ impl Site {
         session: &str,
         bundle: impl Read,
     ) -> Result<Outcome, Refusal> {
-        let txn = self.ledger.get(&visit.key).ok_or(Refusal::NoTransaction)?;
-        let about = txn.about();
-        if about.state != State::Open {
-            return Err(Refusal::NoTransaction);
-        }
-        if !same_token(&about.session, session) {
+        let txn = self.opened(visit)?;
+        if !same_token(&txn.about().session, session) {
             return Err(Refusal::Session);
         }
         if visit.repo.vault.headroom.room()? == Some(0) {
@@ -373,6 +390,21 @@ fn new_session() -> Result<String, Refusal> {
 /// Without telling by the time it takes how much is right.
 fn same_token(a: &str, b: &str) -> bool {
     a.len() == b.len() && openssl::memcmp::eq(a.as_bytes(), b.as_bytes())
+}
+
+/// The answer to a list.
+fn missing(visit: &Visit, txn: &Transaction, list: &List) -> Result<Missing, Refusal> {
+    let vault = &visit.repo.vault;
+    let absent = absent(vault.store().as_ref(), list)?;
+    if absent.count() == 0 {
+        // on this word a revision becomes visible, and nobody looks again
+        vault.sync()?;
+    }
+    Ok(Missing {
+        session: txn.about().session,
+        room: vault.headroom.room()?,
+        absent,
+    })
 }
 
 /// Which objects of a list are not there, looked for in the storage's own order.

@@ -135,6 +135,7 @@ impl Vault {
     /// # Errors
     /// When the system reports that something was lost.
     pub fn sync(&self) -> store::Result<()> {
+        failpoint::pass("vault::sync")?;
         self.syncer.sync(self.store.as_ref())
     }
 
@@ -201,7 +202,7 @@ impl Taking<'_> {
         reader: &mut BundleReader<R>,
     ) -> Result<(), Refusal> {
         let name = &listed.name;
-        let announced = self.names.find(name).map_err(|e| io_refusal(&e))?;
+        let announced = self.names.find(name).map_err(|e| Refusal::names(&e))?;
         if announced != Some(listed.bytes) {
             let error = "this transaction did not announce it with this size; announce it first";
             return self.refuse(name, Why::NotAnnounced, error.into());
@@ -352,8 +353,4 @@ fn keep(store: &dyn ObjectStore, ready: Vec<Waiting>) -> Vec<(Listed, store::Res
         }
     });
     done.into_inner()
-}
-
-fn io_refusal(error: &io::Error) -> Refusal {
-    Refusal::Internal(format!("the ledger's list of names: {error}"))
 }

@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use axum::http::Method;
+use formats::warm::Missing;
 use receiver::ledger::Ledger;
 use store::ObjectStore;
 
@@ -67,8 +69,8 @@ fn killed_while_objects_come_in() {
             let mut caller = world.call(program.at);
             let path = format!("/v1/{REPO}/transactions/t");
             let list = crate::support::list(&all);
-            let answer = caller.ask(axum::http::Method::POST, &path, None, list);
-            let session = answer.map(|a| formats::warm::Missing::parse(&a.body).unwrap().session);
+            let answer = caller.ask(Method::POST, &path, None, list);
+            let session = answer.map(|a| Missing::parse(&a.body).unwrap().session);
             let answer = session.and_then(|s| caller.send_raw("t", &s, bundle(&all)));
             // a point that is passed once a bundle is not passed a fourth time
             if earlier > 0 && answer.is_some() {
@@ -87,6 +89,39 @@ fn killed_while_objects_come_in() {
     }
 }
 
+/// On that word a revision becomes visible.
+#[test]
+fn it_has_everything_once_names_are_durable() {
+    if !has_faults() {
+        return;
+    }
+    let all = objects(0..20);
+    let world = World::new();
+    let mut program = world.program("vault::sync=1*return->off");
+    let mut caller = world.call(program.at);
+    // a site that lacks something need not be certain of the rest
+    caller.push("t", &all[..10]);
+    assert_eq!(caller.announce("u", &all).absent.count(), 10);
+    let refused = caller.ask_again("t");
+    assert_eq!(
+        (refused.status.as_u16(), refused.code().as_str()),
+        (500, "io")
+    );
+    let missing = Missing::parse(&caller.ask_again("t").body).unwrap();
+    assert_eq!(missing.absent.count(), 0);
+    assert!(program.terminate());
+
+    let mut program = world.program("vault::sync=return(kill)");
+    let mut caller = world.call(program.at);
+    let path = format!("/v1/{REPO}/transactions/t");
+    let list = crate::support::list(&all[..10]);
+    assert!(caller.ask(Method::POST, &path, None, list).is_none() && program.died());
+    let receiver = world.start();
+    let mut caller = world.call(receiver.at());
+    assert_eq!(caller.announce("t", &all[..10]).absent.count(), 0);
+    receiver.end();
+}
+
 #[test]
 fn killed_while_it_is_told_of_a_publication() {
     if !has_faults() {
@@ -100,11 +135,7 @@ fn killed_while_it_is_told_of_a_publication() {
         caller.push("t", &all);
         let path = format!("/v1/{REPO}/transactions/t/published");
         let body = format!("{{\"root_hash\":\"{}\"}}", "ab".repeat(20)).into_bytes();
-        assert!(
-            caller
-                .ask(axum::http::Method::POST, &path, None, body)
-                .is_none()
-        );
+        assert!(caller.ask(Method::POST, &path, None, body).is_none());
         assert!(program.died());
         let receiver = world.start();
         receiver.pass(100 * 86_400);
@@ -130,7 +161,7 @@ fn killed_while_objects_expire() {
         caller.published("kept");
         caller.push("lost", &[&lost[..], &kept[..]].concat());
         let path = format!("/v1/{REPO}/transactions/lost");
-        let _ = caller.ask(axum::http::Method::DELETE, &path, None, Vec::new());
+        let _ = caller.ask(Method::DELETE, &path, None, Vec::new());
         assert!(program.died(), "{point}");
         assert_eq!(world.there(&kept), 10, "{point}");
         let receiver = world.start();

@@ -3,13 +3,14 @@
 use std::os::unix::fs::MetadataExt;
 
 use axum::http::{Method, StatusCode};
+use formats::warm::Missing;
 use formats::{ObjectKind, ObjectName};
 use receiver::vault::Why;
 use store::ObjectStore;
 
-use crate::support::publisher::Stalled;
+use crate::support::publisher::{self, Stalled};
 use crate::support::world::{World, page};
-use crate::support::{REPO, bundle, list, object, objects};
+use crate::support::{Object, REPO, bundle, list, object, objects};
 
 #[test]
 fn what_is_absent_comes_and_stays() {
@@ -38,6 +39,37 @@ fn what_is_absent_comes_and_stays() {
     );
     let (status, text) = page(receiver.local, "/health");
     assert!(status.contains("200"), "{text}");
+    receiver.end();
+}
+
+#[test]
+fn it_is_asked_again_without_the_list() {
+    let world = World::new();
+    let receiver = world.start();
+    let mut caller = world.call(receiver.at());
+    let all = objects(0..1000);
+    let code = |answer: publisher::Answer| (answer.status, answer.code());
+    let none = (StatusCode::NOT_FOUND, "no_transaction".to_owned());
+    assert_eq!(code(caller.ask_again("t")), none);
+    let first = caller.announce("t", &all);
+    caller.send("t", &first.session, &all[..600]);
+    // said twice, it is one name
+    caller.announce("t", &[&all[..], &all[..10]].concat());
+    let mut sorted = all.clone();
+    sorted.sort_by_key(|(listed, _)| listed.key());
+    let answer = caller.ask_again("t");
+    let missing = Missing::parse(&answer.body).unwrap();
+    assert_eq!(missing.session, first.session);
+    assert_eq!(missing.absent.len(), 1000);
+    let absent = missing.absent.ones().map(|at| sorted[at as usize].clone());
+    let absent: Vec<_> = absent.collect();
+    let lacking = |object: &Object| all[600..].contains(object);
+    assert!(absent.len() == 400 && absent.iter().all(lacking));
+    caller.send("t", &missing.session, &absent);
+    let missing = Missing::parse(&caller.ask_again("t").body).unwrap();
+    assert_eq!((missing.absent.len(), missing.absent.count()), (1000, 0));
+    caller.published("t");
+    assert_eq!(code(caller.ask_again("t")), none);
     receiver.end();
 }
 

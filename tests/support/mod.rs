@@ -34,7 +34,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use formats::{Algorithm, PrivateKey, SignedWhitelist};
 
 /// The repository that tests use unless they say otherwise.
 pub const REPO: &str = "test.example.org";
@@ -235,6 +237,18 @@ impl Sandbox {
         let text = String::from_utf8_lossy(&text).into_owned();
         assert_eq!(output.status.code(), Some(code), "{text}");
         text
+    }
+
+    /// Replaces the whitelist with one that ended yesterday.
+    pub fn expire_whitelist(&self) {
+        let file = self.storage().join(".cvmfswhitelist");
+        let signed = SignedWhitelist::parse(&fs::read(&file).unwrap()).unwrap();
+        let day = Duration::from_secs(86_400);
+        let ended = signed.whitelist.renewed(SystemTime::now() - 2 * day, day);
+        let key = fs::read(self.state().join(format!("keys/{REPO}.masterkey"))).unwrap();
+        let key = PrivateKey::from_pem(&key).unwrap();
+        let signed = formats::trust::sign_whitelist(ended, Algorithm::Sha1, &key).unwrap();
+        fs::write(&file, signed.to_bytes()).unwrap();
     }
 
     /// Starts the daemon in the foreground of a child and waits until the mount answers.

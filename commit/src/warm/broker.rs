@@ -10,7 +10,7 @@
 //! So the worst that a forged message does is to have objects sent that are there, or not at once.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -292,14 +292,10 @@ pub(super) struct OverBroker<'a> {
     pub(super) link: &'a Link,
     pub(super) client: &'a Client,
     pub(super) site: &'a NodeName,
-    pub(super) asked: AtomicBool,
 }
 
 impl Control for OverBroker<'_> {
     fn announce(&self, push: &Push) -> Result<Missing, Trouble> {
-        if self.asked.swap(true, Ordering::Relaxed) {
-            return self.client.announce(push);
-        }
         match self.link.ask(push, self.site) {
             Some(ready) => missing(push, ready),
             None => self.client.announce(push),

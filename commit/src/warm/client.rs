@@ -167,6 +167,27 @@ impl Client {
         }
     }
 
+    /// Asks what it lacks now of what was announced.
+    pub(super) fn ask(&self, push: &Push) -> Result<Missing, Trouble> {
+        self.missing(push, self.request(Method::GET, push, ""))
+    }
+
+    fn missing(&self, push: &Push, request: RequestBuilder) -> Result<Missing, Trouble> {
+        let patience = Duration::from_secs(u64::from(push.objects) / NAMES_PER_SECOND_MIN);
+        let answer = self.send(request.timeout(ANSWER_TIMEOUT + patience))?;
+        let mut bytes = Vec::new();
+        let read = answer
+            .take(MISSING_BYTES_MAX as u64 + 1)
+            .read_to_end(&mut bytes);
+        read.map_err(broke_off)?;
+        let missing =
+            Missing::parse(&bytes).map_err(|_| Trouble::Nonsense("no list of what it lacks"))?;
+        match missing.absent.len() == push.objects {
+            true => Ok(missing),
+            false => Err(Trouble::Nonsense("a list of another length")),
+        }
+    }
+
     fn send(&self, request: RequestBuilder) -> Result<Response, Trouble> {
         let response = request
             .send()
@@ -222,25 +243,11 @@ impl Client {
 impl Control for Client {
     fn announce(&self, push: &Push) -> Result<Missing, Trouble> {
         let list = push.list_file().map_err(|e| Trouble::Ours(e.to_string()))?;
-        let names = push.objects;
-        let patience = Duration::from_secs(u64::from(names) / NAMES_PER_SECOND_MIN);
         let request = self
             .request(Method::POST, push, "")
             .header(CONTENT_TYPE, LIST_TYPE)
-            .body(Body::sized(list, list_bytes(names)))
-            .timeout(ANSWER_TIMEOUT + patience);
-        let mut bytes = Vec::new();
-        let answer = self.send(request)?;
-        let read = answer
-            .take(MISSING_BYTES_MAX as u64 + 1)
-            .read_to_end(&mut bytes);
-        read.map_err(broke_off)?;
-        let missing =
-            Missing::parse(&bytes).map_err(|_| Trouble::Nonsense("no list of what it lacks"))?;
-        match missing.absent.len() == names {
-            true => Ok(missing),
-            false => Err(Trouble::Nonsense("a list of another length")),
-        }
+            .body(Body::sized(list, list_bytes(push.objects)));
+        self.missing(push, request)
     }
 
     fn published(&self, push: &Push, told: &Told) -> Result<(), Trouble> {

@@ -202,16 +202,19 @@ impl Progress {
 }
 
 impl Push {
-    /// Begins one for these sites: its list is written, and its record. An early one has no claim.
+    /// Begins one for these sites: its list is written, in the order of [`Listed::key`] and each once, and its
+    /// record. An early one has no claim.
     pub(super) fn begin(
         pushes: &Path,
         (repo, txn): (&str, &str),
-        list: &[Listed],
+        mut list: Vec<Listed>,
         source: Sources,
         begun: SystemTime,
         claim: Option<&Claim>,
         sites: BTreeMap<NodeName, Progress>,
     ) -> io::Result<Self> {
+        list.sort_unstable_by_key(Listed::key);
+        list.dedup_by_key(|listed| listed.name);
         let dir = pushes.join(repo).join(txn);
         fs::create_dir_all(&dir)?;
         let path = dir.join(LIST_FILE);
@@ -305,7 +308,7 @@ impl Push {
         File::open(self.dir.join(LIST_FILE))
     }
 
-    /// The list's objects.
+    /// The list's objects, in the order of [`Listed::key`].
     pub(super) fn list(&self) -> Result<Vec<Listed>, ListError> {
         let file = self.list_file().map_err(ListError::Io)?;
         ListReader::new(BufReader::new(file))?.collect()

@@ -140,7 +140,7 @@ impl Warmer {
             let push = match some.collect::<Result<Vec<_>, _>>() {
                 // a commit of no objects is told of as well
                 Ok(some) if some.is_empty() && !pushes.is_empty() => break,
-                Ok(some) => self.begin_one(&begun, pushes.len(), &some),
+                Ok(some) => self.begin_one(&begun, pushes.len(), some),
                 Err(error) => Err(error),
             };
             match push {
@@ -169,7 +169,7 @@ impl Warmer {
         &self,
         begun: &Begun<'_>,
         before: usize,
-        list: &[Listed],
+        list: Vec<Listed>,
     ) -> Result<Arc<Push>, WarmError> {
         let txn = match before {
             0 => begun.commit.clone(),

@@ -272,7 +272,6 @@ impl Site {
             link,
             client,
             site: &self.entry.name,
-            asked: AtomicBool::new(false),
         });
         let control: &dyn Control = match &over_broker {
             Some(over_broker) => over_broker,

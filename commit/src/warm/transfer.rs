@@ -1,7 +1,7 @@
 //! One push to one site, once: what it lacks is asked for, sent, and asked for again.
 //!
 //! ```text
-//! announce -> absent -> bundles over several connections -> announce again -> nothing is absent
+//! announce -> absent -> bundles over several connections -> ask again -> nothing is absent
 //! ```
 //! Nothing is remembered between two attempts: the site says what it lacks, so one that was cut goes
 //! on where it was. That the second answer is true can only be believed: a site that lies with it, too,
@@ -88,10 +88,8 @@ impl Transfer<'_> {
             if missing.absent.count() == 0 {
                 return Ok(());
             }
-            let mut absent: Vec<Listed> =
-                missing.absent.ones().map(|at| list[at as usize]).collect();
-            // in which they lie in both storages' directories, and in the site's ledger
-            absent.sort_unstable_by_key(|listed| listed.name);
+            // in the list's order, as they lie in both storages' directories and in the site's ledger
+            let absent: Vec<Listed> = missing.absent.ones().map(|at| list[at as usize]).collect();
             let bytes = absent.iter().map(|listed| listed.bytes).sum();
             if missing.room.is_some_and(|room| room < bytes) {
                 let room = missing.room.unwrap_or_default();
@@ -101,7 +99,7 @@ impl Transfer<'_> {
                 });
             }
             self.send(absent, bytes, &missing.session)?;
-            missing = self.control.announce(self.push)?;
+            missing = self.client.ask(self.push)?;
             self.told(&list, &missing);
         }
         match missing.absent.count() {

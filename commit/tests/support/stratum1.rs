@@ -276,6 +276,13 @@ fn answer(
                 .collect();
             announce(inside, txn, names, fault)
         }
+        ("GET", ["v1", _, "transactions", txn]) => {
+            let names = inside.lock().unwrap().announced.get(*txn).cloned();
+            match names {
+                Some(names) => announce(inside, txn, names.into_iter().collect(), fault),
+                None => Ok(Some((404, b"{}".to_vec()))),
+            }
+        }
         ("DELETE", ["v1", _, "transactions", txn]) => {
             inside.lock().unwrap().given_up.insert((*txn).to_owned());
             Ok(Some((204, Vec::new())))

@@ -3,9 +3,12 @@
 //! ```text
 //! list      "PPL1", count (4 bytes, little endian), so many records (29 bytes each)
 //! missing   "PPM1", length of the session's token (1 byte), token, 1 if the room is known or 0,
-//!           room in bytes (8, little endian), count (4), a bit for each name in the list's order, the
-//!           first in the lowest bit, 1: absent; the last byte's other bits are 0
+//!           room in bytes (8, little endian), count (4), a bit for each name, the first in the lowest
+//!           bit, 1: absent; the last byte's other bits are 0
 //! ```
+//! Names are in the list's order where it was sent, and in that of [`Listed::key`], each once, where it is
+//! asked again without it.
+//!
 //! A list is read as it comes: a million names take no memory here.
 
 use std::io::{self, Read, Write};
@@ -226,14 +229,14 @@ impl Bits {
     }
 }
 
-/// The answer to a list: which of its objects are absent.
+/// The answer to a list, or to who asks again: which of its objects are absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// What proves, with the bundles that follow, that they belong to this answer.
     pub session: String,
     /// How many more bytes fit, where that is known.
     pub room: Option<u64>,
-    /// For each name of the list, in its order.
+    /// For each name.
     pub absent: Bits,
 }
 

@@ -42,6 +42,13 @@ pub fn may_travel(name: &ObjectName) -> bool {
 }
 
 impl Listed {
+    /// What a transaction's names are sorted by: digest first, the order of a storage's directories.
+    #[must_use]
+    pub fn key(&self) -> ([u8; DIGEST_LEN], Algorithm, ObjectKind) {
+        let hash = &self.name.hash;
+        (*hash.digest(), hash.algorithm(), self.name.kind)
+    }
+
     /// The record's bytes.
     pub(super) fn encode(&self) -> Result<[u8; RECORD_BYTES], RecordError> {
         let kind = match self.name.kind {

@@ -157,6 +157,12 @@ impl Caller {
         Missing::parse(&answer.body).unwrap()
     }
 
+    /// What is absent now, in the order of their keys.
+    pub fn ask_again(&mut self, txn: &str) -> Answer {
+        let path = format!("/v1/{REPO}/transactions/{txn}");
+        self.ask(Method::GET, &path, None, Vec::new()).unwrap()
+    }
+
     /// As it is: a bundle, or part of one.
     pub fn send_raw(&mut self, txn: &str, session: &str, bytes: Vec<u8>) -> Option<Answer> {
         let path = format!("/v1/{REPO}/transactions/{txn}/bundle");
