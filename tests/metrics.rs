@@ -76,6 +76,20 @@ fn until_healthy(at: SocketAddr) {
     assert_eq!(health["version"], env!("CARGO_PKG_VERSION"));
 }
 
+/// A mounted repository, and where its daemon shows that all is well; none where nothing can be mounted.
+fn watched() -> Option<(Sandbox, SocketAddr)> {
+    if skip_unless(can_mount(), "/dev/fuse") {
+        return None;
+    }
+    let mut sandbox = Sandbox::new();
+    sandbox.configure(ANY_PORT);
+    sandbox.ok(["mkfs", REPO]);
+    sandbox.mount();
+    let at = address(&sandbox);
+    until_healthy(at);
+    Some((sandbox, at))
+}
+
 /// The daemon's storage is a file that nobody can read to its end: a server or a disk that hangs.
 fn hang(manifest: &Path) -> fs::File {
     use rustix::fs::{Mode, OFlags, mknodat};
@@ -95,15 +109,9 @@ fn hang(manifest: &Path) -> fs::File {
 
 #[test]
 fn a_storage_that_hangs_or_is_gone_is_told_of_and_holds_nothing_up() {
-    if skip_unless(can_mount(), "/dev/fuse") {
+    let Some((mut sandbox, at)) = watched() else {
         return;
-    }
-    let mut sandbox = Sandbox::new();
-    sandbox.configure(ANY_PORT);
-    sandbox.ok(["mkfs", REPO]);
-    sandbox.mount();
-    let at = address(&sandbox);
-    until_healthy(at);
+    };
     let manifest = sandbox.storage().join(".cvmfspublished");
     let hanging = hang(&manifest);
     // its reader sits in read(2) for good, and what is staged is counted all the same
@@ -153,18 +161,13 @@ fn a_repository_that_is_not_mounted_is_a_problem() {
 
 #[test]
 fn what_ends_writing_or_publishing_is_a_problem_while_it_lasts() {
-    if skip_unless(can_mount(), "/dev/fuse")
-        || skip_unless(cfg!(feature = "failpoints"), "the feature failpoints")
-    {
+    if skip_unless(cfg!(feature = "failpoints"), "the feature failpoints") {
         return;
     }
-    let mut sandbox = Sandbox::new();
-    sandbox.configure(ANY_PORT);
-    sandbox.ok(["mkfs", REPO]);
-    sandbox.mount();
+    let Some((mut sandbox, at)) = watched() else {
+        return;
+    };
     write(&sandbox.root().join("staged"), b"staged");
-    let at = address(&sandbox);
-    until_healthy(at);
     sandbox.expire_whitelist();
     until_problem(at, "the whitelist of test.example.org has expired");
     sandbox.ok(["resign", REPO]);

@@ -5,16 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use commit::warm::{NewSite, Policy, Quorum, Registry, SiteOutcome, SiteState, Warmer, Way};
-use commit::{CommitError, Outcome, Progress, Step, Visible};
+use commit::warm::{Policy, Quorum, Registry, SiteOutcome, SiteState, Warmer, Way};
+use commit::{CommitError, Outcome, Progress, Step};
 
 use crate::support::checked::assert_checks;
-use crate::support::sites::{World, listed, name_of, objects, options, policy};
+use crate::support::sites::{World, listed, name_of, new_site, objects, options, policy, states};
 use crate::support::stratum1::{Fault, Port};
-
-fn states(visible: &Visible) -> Vec<SiteState> {
-    visible.stratum1.iter().map(|site| site.state).collect()
-}
 
 /// Hears of sites.
 #[derive(Default)]
@@ -313,116 +309,11 @@ fn what_is_too_old_is_not_kept() {
 }
 
 #[test]
-fn who_was_revoked_is_sent_nothing_more() {
-    let world = World::new(2);
-    world.sites[0].set(Fault::Hangs);
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| world.publish(world.files(4), policy(Quorum::All)));
-        world.sites[0].until("something is on its way", |site| site.bundles() > 0);
-        world.warmer.revoke(&name_of(0)).unwrap();
-        let visible = waiting.join().unwrap();
-        assert_eq!(
-            states(&visible),
-            [SiteState::Warm],
-            "all of those that are left"
-        );
-    });
-    world.sites[0].set(Fault::None);
-    let connections = world.sites[0].connections();
-    world.publish(world.files(4), policy(Quorum::All));
-    assert_eq!(world.sites[0].connections(), connections);
-    assert!(world.sites[0].published().is_empty());
-    // a named quorum that cannot be met any more
-    let named = Quorum::Named(BTreeSet::from([name_of(0)]));
-    let refused = world
-        .repo
-        .try_publish(&world.request(world.files(4), policy(named)));
-    assert!(matches!(refused, Err(CommitError::Quorum { .. })));
-    // it stays so
-    assert_eq!(World::warmer_of(&world.repo).status(false).len(), 1);
-}
-
-#[test]
-fn a_certificate_that_was_replaced_is_nobodys() {
-    let world = World::new(1);
-    let url = format!("https://{}", world.sites[0].address);
-    let new = NewSite {
-        name: name_of(0),
-        way: Way::Push { url },
-        repositories: Vec::new(),
-        bandwidth: None,
-    };
-    // the receiver goes on with the old one
-    world.warmer.add(new).unwrap();
-    let refused = world
-        .repo
-        .try_publish(&world.request(world.files(4), policy(Quorum::All)));
-    let Err(CommitError::Quorum { sites, .. }) = refused else {
-        panic!("{refused:?}");
-    };
-    assert!(
-        sites[0]
-            .error
-            .as_ref()
-            .unwrap()
-            .contains("not good any more"),
-        "{sites:?}"
-    );
-    assert!(world.sites[0].kept().is_empty());
-}
-
-#[test]
-fn a_site_does_not_stand_in_for_another() {
-    let world = World::new(2);
-    // one's address leads to the other
-    let new = NewSite {
-        name: name_of(0),
-        way: Way::Push {
-            url: format!("https://{}", world.sites[1].address),
-        },
-        repositories: Vec::new(),
-        bandwidth: None,
-    };
-    world.warmer.add(new).unwrap();
-    let refused = world
-        .repo
-        .try_publish(&world.request(world.files(4), policy(Quorum::All)));
-    let Err(CommitError::Quorum { sites, .. }) = refused else {
-        panic!("{refused:?}");
-    };
-    assert!(
-        sites[0].error.as_ref().unwrap().contains("somebody else"),
-        "{sites:?}"
-    );
-}
-
-#[test]
-fn an_expired_certificate_is_told_as_such() {
-    let long_ago = SystemTime::now() - Duration::from_secs(800 * 86_400);
-    let world = World::at(1, long_ago, None);
-    let refused = world
-        .repo
-        .try_publish(&world.request(world.files(4), policy(Quorum::All)));
-    let Err(CommitError::Quorum { sites, .. }) = refused else {
-        panic!("{refused:?}");
-    };
-    assert!(
-        sites[0].error.as_ref().unwrap().contains("site add site-0"),
-        "{sites:?}"
-    );
-}
-
-#[test]
 fn a_slow_line_slows_its_own_site_alone() {
     // 200 bytes a second: the objects would take minutes
     let mut world = World::at(1, SystemTime::now(), Some(200));
     let port = Port::any();
-    let new = NewSite {
-        name: name_of(1),
-        way: Way::Push { url: port.url() },
-        repositories: Vec::new(),
-        bandwidth: None,
-    };
+    let new = new_site(1, Way::Push { url: port.url() });
     let enrolment = world.warmer.add(new).unwrap();
     world.sites.push(port.serve(&enrolment));
     let changes = (0..60_u32).fold(world.repo.changes(), |changes, at| {

@@ -1,5 +1,6 @@
-//! Clocks that are wrong, and two of one name: what the publisher makes of it.
+//! Who a site is: certificates that were replaced, revoked or ran out, clocks that are wrong, two of one name.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,19 +12,10 @@ use formats::ObjectName;
 use formats::warm::identity::{self, PeerIdentity};
 use formats::warm::{Bits, Enrolment, Missing};
 
-use crate::support::sites::{World, listed, name_of, policy};
+use crate::support::sites::{World, listed, name_of, new_site, policy, states};
 use crate::support::stratum1::{Fault, Port};
 
 const DAY: Duration = Duration::from_secs(86_400);
-
-fn new_site(at: usize, way: Way) -> NewSite {
-    NewSite {
-        name: name_of(at),
-        way,
-        repositories: Vec::new(),
-        bandwidth: None,
-    }
-}
 
 /// What is said of the one site of a commit that failed for it.
 fn said(world: &World) -> String {
@@ -214,4 +206,65 @@ fn what_came_to_nothing_is_told_to_whoever_asks() {
     assert_eq!(work.given_up[0].txn, txn);
     pulling.seen("test.example.org", &txn).unwrap();
     assert!(pulling.work().is_empty());
+}
+
+#[test]
+fn who_was_revoked_is_sent_nothing_more() {
+    let world = World::new(2);
+    world.sites[0].set(Fault::Hangs);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| world.publish(world.files(4), policy(Quorum::All)));
+        world.sites[0].until("something is on its way", |site| site.bundles() > 0);
+        world.warmer.revoke(&name_of(0)).unwrap();
+        let visible = waiting.join().unwrap();
+        assert_eq!(
+            states(&visible),
+            [SiteState::Warm],
+            "all of those that are left"
+        );
+    });
+    world.sites[0].set(Fault::None);
+    let connections = world.sites[0].connections();
+    world.publish(world.files(4), policy(Quorum::All));
+    assert_eq!(world.sites[0].connections(), connections);
+    assert!(world.sites[0].published().is_empty());
+    // a named quorum that cannot be met any more
+    let named = Quorum::Named(BTreeSet::from([name_of(0)]));
+    let refused = world
+        .repo
+        .try_publish(&world.request(world.files(4), policy(named)));
+    assert!(matches!(refused, Err(CommitError::Quorum { .. })));
+    // it stays so
+    assert_eq!(World::warmer_of(&world.repo).status(false).len(), 1);
+}
+
+#[test]
+fn a_certificate_that_was_replaced_is_nobodys() {
+    let world = World::new(1);
+    let url = format!("https://{}", world.sites[0].address);
+    let new = new_site(0, Way::Push { url });
+    // the receiver goes on with the old one
+    world.warmer.add(new).unwrap();
+    let error = said(&world);
+    assert!(error.contains("not good any more"), "{error}");
+    assert!(world.sites[0].kept().is_empty());
+}
+
+#[test]
+fn a_site_does_not_stand_in_for_another() {
+    let world = World::new(2);
+    // one's address leads to the other
+    let url = format!("https://{}", world.sites[1].address);
+    let new = new_site(0, Way::Push { url });
+    world.warmer.add(new).unwrap();
+    let error = said(&world);
+    assert!(error.contains("somebody else"), "{error}");
+}
+
+#[test]
+fn an_expired_certificate_is_told_as_such() {
+    let long_ago = SystemTime::now() - 800 * DAY;
+    let world = World::at(1, long_ago, None);
+    let error = said(&world);
+    assert!(error.contains("site add site-0"), "{error}");
 }

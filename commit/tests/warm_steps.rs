@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use commit::warm::{NewSite, Policy, Quorum, Registry, Way};
+use commit::warm::{Policy, Quorum, Registry, Way};
 use commit::{NoProgress, Resumed};
 use fail::FailScenario;
 
 use crate::support::checked::assert_checks;
 use crate::support::repo::{BOOT, Repo};
-use crate::support::sites::{World, name_of, objects, options, policy};
+use crate::support::sites::{World, name_of, new_site, objects, options, policy};
 use crate::support::stratum1::Fault;
 
 /// Each step, and whether the revision is visible after it.
@@ -175,14 +175,8 @@ fn a_first_site_that_was_cut_short_is_made_again() {
     for step in ["sites::authority", "sites::own"] {
         let repo = Repo::new();
         let registry = Registry::new(repo.dir.path().join("sites"));
-        let new = NewSite {
-            name: name_of(0),
-            way: Way::Push {
-                url: "https://127.0.0.1:1".into(),
-            },
-            repositories: Vec::new(),
-            bandwidth: None,
-        };
+        let url = "https://127.0.0.1:1".into();
+        let new = new_site(0, Way::Push { url });
         let (us, now) = (options().us, SystemTime::now());
         let scenario = FailScenario::setup();
         fail::cfg(step, "return").unwrap();

@@ -7,45 +7,25 @@
 //! a slow listener costs messages, which are counted, and never the connection. Nothing here knows
 //! what is said.
 
+mod link;
+mod options;
+
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use native_tls::{Certificate, Identity, Protocol, TlsConnector};
-use parking_lot::Mutex;
-use rumqttc::{
-    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS, SubscribeFilter,
-    TlsConfiguration, Transport,
-};
+use rumqttc::AsyncClient;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
 
-use crate::backoff::{doubled, jittered};
+use link::{Heard, Link, Shared};
+pub use options::{BrokerOptions, BrokerTls};
 
-/// Where MQTT over TLS is spoken unless the URL says otherwise.
-const PORT: u16 = 8883;
-/// Silence after which the broker is asked whether it is there.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// The pause after a connection failed, and the longest.
-const BACKOFF_FIRST: Duration = Duration::from_millis(250);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// A connection that lasted so long was one. The broker ends a client's when another comes by the same name;
-/// where two have one name, each ends the other's as soon as it is back.
-const STEADY: Duration = Duration::from_secs(30);
-/// So many in a row that did not last are told of.
-const SHORT_TOLD: u32 = 3;
 /// What is said and not sent yet; beyond, saying fails.
 const UNSENT_MAX: usize = 64;
 /// What is heard and not listened to yet; beyond, it is dropped and counted.
 const UNHEARD_MAX: usize = 16;
-/// What comes before a message's payload in its packet: its topic, mostly.
-const PACKET_HEAD: usize = 64 << 10;
-/// How long the end waits for the last words to be sent.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why a broker is not used.
 #[derive(Debug, thiserror::Error)]
@@ -93,45 +73,6 @@ pub struct Saying {
     pub retain: bool,
 }
 
-/// Who connects, and how.
-#[derive(Clone)]
-pub struct BrokerOptions {
-    /// `mqtts://HOST[:PORT]`.
-    pub url: String,
-    /// The session's name: no two clients of a broker have the same.
-    pub client_id: String,
-    /// Whom to trust, who it is, and its key.
-    pub tls: BrokerTls,
-    /// What to hear.
-    pub subscriptions: Vec<String>,
-    /// Said at every connection.
-    pub greeting: Option<Saying>,
-    /// What the broker says when the connection is lost; and what is said at the end.
-    pub will: Option<Saying>,
-    /// The largest message, in bytes, either way.
-    pub message_bytes_max: usize,
-}
-
-impl fmt::Debug for BrokerOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BrokerOptions")
-            .field("url", &self.url)
-            .field("client_id", &self.client_id)
-            .finish_non_exhaustive()
-    }
-}
-
-/// PEM of a client of a broker.
-#[derive(Clone)]
-pub struct BrokerTls {
-    /// The authority that the broker's certificate is of.
-    pub ca: Vec<u8>,
-    /// The client's certificate.
-    pub certificate: Vec<u8>,
-    /// Its key, as PKCS #8.
-    pub key: Vec<u8>,
-}
-
 /// A connection to a broker; dropping it says the last words.
 pub struct Broker {
     speaker: Speaker,
@@ -146,21 +87,6 @@ pub struct Speaker {
     message_bytes_max: usize,
     client: AsyncClient,
     shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    connected: AtomicBool,
-    dropped: AtomicU64,
-    trouble: Mutex<Option<String>>,
-    /// Connections in a row that did not last.
-    short: AtomicU32,
-}
-
-impl Shared {
-    fn short(&self) -> u32 {
-        self.short.load(Ordering::Relaxed)
-    }
 }
 
 impl fmt::Debug for Broker {
@@ -182,7 +108,7 @@ impl Broker {
         options: BrokerOptions,
         mut hear: impl FnMut(&Speaker, &str, &[u8]) + Send + 'static,
     ) -> Result<Self, BrokerError> {
-        let mqtt = mqtt_options(&options)?;
+        let mqtt = options.mqtt()?;
         let (client, events) = AsyncClient::new(mqtt, UNSENT_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -269,7 +195,7 @@ impl Speaker {
                 most: self.message_bytes_max,
             });
         }
-        say(&self.client, saying).map_err(|_| BrokerError::Unreachable {
+        link::say(&self.client, saying).map_err(|_| BrokerError::Unreachable {
             url: self.url.clone(),
             why: self
                 .shared
@@ -292,240 +218,9 @@ impl Drop for Broker {
     }
 }
 
-struct Heard {
-    topic: String,
-    payload: Bytes,
-}
-
-/// What the connection's thread has.
-struct Link {
-    url: String,
-    client_id: String,
-    client: AsyncClient,
-    shared: Arc<Shared>,
-    subscriptions: Vec<String>,
-    greeting: Option<Saying>,
-    farewell: Option<Saying>,
-    heard: SyncSender<Heard>,
-}
-
-impl Link {
-    async fn run(self, mut events: EventLoop, mut stopped: oneshot::Receiver<()>) {
-        let mut failures = 0;
-        let mut since: Option<Instant> = None;
-        loop {
-            if self.shared.short() > 0 && since.is_some_and(|since| since.elapsed() >= STEADY) {
-                self.lasts();
-            }
-            let event = tokio::select! {
-                event = events.poll() => event,
-                _ = &mut stopped => return self.end(&mut events).await,
-            };
-            match event {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    failures = 0;
-                    since = Some(Instant::now());
-                    self.begin();
-                }
-                Ok(Event::Incoming(Packet::Publish(publish))) => self.pass_on(publish),
-                Ok(_) => {}
-                Err(error) => {
-                    if since.take().is_some_and(|since| since.elapsed() < STEADY) {
-                        self.shared.short.fetch_add(1, Ordering::Relaxed);
-                    }
-                    self.lost(&error);
-                    let times = failures.max(self.shared.short().saturating_sub(1));
-                    let pause = jittered(doubled(BACKOFF_FIRST, times, BACKOFF_MAX));
-                    failures = failures.saturating_add(1);
-                    tokio::select! {
-                        () = sleep(pause) => {}
-                        _ = &mut stopped => return,
-                    }
-                }
-            }
-        }
-    }
-
-    /// There is a connection, maybe with a broker that has forgotten us.
-    fn begin(&self) {
-        tracing::info!(broker = self.url, "connected");
-        let filters = self
-            .subscriptions
-            .iter()
-            .map(|topic| SubscribeFilter::new(topic.clone(), QoS::AtLeastOnce));
-        // what waited before the connection was taken out of the channel when that was lost
-        let mut sent = match self.subscriptions.is_empty() {
-            true => Ok(()),
-            false => self.client.try_subscribe_many(filters).map_err(Box::new),
-        };
-        if let (Ok(()), Some(greeting)) = (&sent, &self.greeting) {
-            sent = say(&self.client, greeting.clone());
-        }
-        if let Err(error) = sent {
-            tracing::warn!(broker = self.url, %error, "cannot subscribe");
-        }
-        if self.shared.short() < SHORT_TOLD {
-            *self.shared.trouble.lock() = None;
-        }
-        self.shared.connected.store(true, Ordering::Release);
-    }
-
-    /// This one is a connection.
-    fn lasts(&self) {
-        self.shared.short.store(0, Ordering::Relaxed);
-        *self.shared.trouble.lock() = None;
-    }
-
-    fn lost(&self, error: &rumqttc::ConnectionError) {
-        self.shared.connected.store(false, Ordering::Release);
-        let why = match self.shared.short() {
-            short if short >= SHORT_TOLD => format!(
-                "the connection is lost as soon as it stands, again and again; somebody else may be connected as {}",
-                self.client_id
-            ),
-            _ => error.to_string(),
-        };
-        let mut trouble = self.shared.trouble.lock();
-        // a broker that is down for a night is one line, not a thousand
-        if trouble.as_ref() != Some(&why) {
-            tracing::warn!(broker = self.url, why, "not connected");
-        }
-        *trouble = Some(why);
-    }
-
-    fn pass_on(&self, publish: rumqttc::Publish) {
-        let heard = Heard {
-            topic: publish.topic,
-            payload: publish.payload,
-        };
-        if self.heard.try_send(heard).is_err() {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(broker = self.url, "more is said than can be listened to");
-        }
-    }
-
-    /// The last words, which the broker would otherwise say itself; then the connection ends.
-    async fn end(self, events: &mut EventLoop) {
-        let connected = self.shared.connected.load(Ordering::Acquire);
-        if let Some(farewell) = self.farewell.filter(|_| connected) {
-            let _ = say(&self.client, farewell);
-        }
-        if self.client.try_disconnect().is_err() || !connected {
-            return;
-        }
-        let sent = async {
-            while let Ok(event) = events.poll().await {
-                if matches!(event, Event::Outgoing(Outgoing::Disconnect)) {
-                    return;
-                }
-            }
-        };
-        let _ = timeout(FAREWELL, sent).await;
-    }
-}
-
-fn say(client: &AsyncClient, saying: Saying) -> Result<(), Box<rumqttc::ClientError>> {
-    client
-        .try_publish(
-            saying.topic,
-            QoS::AtLeastOnce,
-            saying.retain,
-            saying.payload,
-        )
-        .map_err(Box::new)
-}
-
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BrokerError> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(run)
         .map_err(BrokerError::Thread)
-}
-
-fn mqtt_options(options: &BrokerOptions) -> Result<MqttOptions, BrokerError> {
-    let (host, port) = endpoint(&options.url)?;
-    let mut mqtt = MqttOptions::new(options.client_id.clone(), host, port);
-    mqtt.set_keep_alive(KEEP_ALIVE)
-        .set_clean_session(false)
-        .set_max_packet_size(
-            options.message_bytes_max + PACKET_HEAD,
-            options.message_bytes_max + PACKET_HEAD,
-        );
-    if let Some(will) = &options.will {
-        let Saying {
-            topic,
-            payload,
-            retain,
-        } = will.clone();
-        mqtt.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, retain));
-    }
-    let connector = connector(&options.tls).map_err(|source| BrokerError::Tls {
-        url: options.url.clone(),
-        source,
-    })?;
-    let tls = TlsConfiguration::NativeConnector(connector);
-    mqtt.set_transport(Transport::tls_with_config(tls));
-    Ok(mqtt)
-}
-
-fn connector(tls: &BrokerTls) -> native_tls::Result<TlsConnector> {
-    TlsConnector::builder()
-        .min_protocol_version(Some(Protocol::Tlsv12))
-        // the broker is the site's own: no other authority has a say in who it is
-        .disable_built_in_roots(true)
-        .add_root_certificate(Certificate::from_pem(&tls.ca)?)
-        .identity(Identity::from_pkcs8(&tls.certificate, &tls.key)?)
-        .build()
-}
-
-/// Host and port; the other schemes are those of prepub's predecessor.
-fn endpoint(url: &str) -> Result<(String, u16), BrokerError> {
-    let bad = || BrokerError::Url(url.to_owned());
-    let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
-    if !matches!(scheme, "mqtts" | "ssl" | "tls") {
-        return Err(bad());
-    }
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| bad())?),
-        _ => (rest, PORT),
-    };
-    let host = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) {
-        return Err(bad());
-    }
-    Ok((host.to_owned(), port))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_of_brokers() {
-        let known = [
-            ("mqtts://b.example.org", ("b.example.org", 8883)),
-            ("ssl://localhost:1884/", ("localhost", 1884)),
-            ("tls://[::1]:8884", ("::1", 8884)),
-            ("mqtts://[::1]", ("::1", 8883)),
-        ];
-        for (url, (host, port)) in known {
-            assert_eq!(endpoint(url).unwrap(), (host.to_owned(), port));
-        }
-        for url in [
-            "b.example.org",
-            "https://b",
-            "mqtt://b",
-            "mqtts://",
-            "mqtts://b:x",
-            "mqtts://u@b",
-            "mqtts://b/path",
-        ] {
-            let error = endpoint(url).unwrap_err();
-            assert!(matches!(error, BrokerError::Url(_)), "{url}");
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use formats::ObjectKind;
 use store::content::MEMORY_PIECE_BYTES_MAX;
-use store::{ContentCache, ContentLimits, DirStore, Durability, Injected, Limits};
+use store::{ContentCache, ContentLimits, DirStore, Durability, Limits};
 use store::{MemoryStore, ObjectStore, RepoError, StoreError, Stored, put};
 
 use crate::support::made::{regular, store_zlib, tree};
@@ -292,7 +292,7 @@ fn inside_stopped_halfway() {
         let error = run().unwrap();
         fail::remove(at);
         assert!(
-            matches!(error, StoreError::Injected(Injected(point)) if point == at),
+            matches!(error, StoreError::Injected(store::Injected(point)) if point == at),
             "{error}"
         );
         assert_eq!(

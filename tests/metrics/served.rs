@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::listed::{Row, rows};
 use super::text::{Family, lint, parse};
-use super::{ANY_PORT, address, page, until};
+use super::{ANY_PORT, address, page, until, watched};
 use crate::support::stratum1::Port;
 use crate::support::{REPO, Sandbox, can_mount, skip_unless, workspace_root, write};
 
@@ -143,14 +143,9 @@ fn the_publishers_figures_are_those_of_the_documentation() {
 /// Nobody leaves a trace by asking for what there is not.
 #[test]
 fn a_repository_that_is_none_has_no_figures() {
-    if skip_unless(can_mount(), "/dev/fuse") {
+    let Some((mut sandbox, at)) = watched() else {
         return;
-    }
-    let mut sandbox = Sandbox::new();
-    sandbox.configure(ANY_PORT);
-    sandbox.ok(["mkfs", REPO]);
-    sandbox.mount();
-    let at = address(&sandbox);
+    };
     // as a client that does not look first
     let mut socket = UnixStream::connect(sandbox.state().join("control.sock")).unwrap();
     let body = "{\"repo\":\"none.example.org\"}";

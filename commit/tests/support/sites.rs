@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use commit::warm::{
-    Claim, NewSite, OBJECTS_PER_PUSH, Options, Policy, Quorum, Registry, Us, Warmer, Warming, Way,
+    Claim, NewSite, OBJECTS_PER_PUSH, Options, Policy, Quorum, Registry, SiteState, Us, Warmer,
+    Warming, Way,
 };
 use commit::{Outcome, Publisher, Request, Visible};
 use formats::ObjectName;
@@ -25,6 +26,15 @@ pub struct World {
 
 pub fn name_of(at: usize) -> NodeName {
     format!("site-{at}").parse().unwrap()
+}
+
+pub fn new_site(at: usize, way: Way) -> NewSite {
+    NewSite {
+        name: name_of(at),
+        way,
+        repositories: Vec::new(),
+        bandwidth: None,
+    }
 }
 
 pub fn options() -> Options {
@@ -75,10 +85,8 @@ impl World {
         for at in 0..sites {
             let port = Port::any();
             let new = NewSite {
-                name: name_of(at),
-                way: Way::Push { url: port.url() },
-                repositories: Vec::new(),
                 bandwidth,
+                ..new_site(at, Way::Push { url: port.url() })
             };
             let enrolment = registry.add(new, &options().us, issued).unwrap();
             doubles.push(port.serve(&enrolment));
@@ -139,6 +147,10 @@ impl World {
             Outcome::Nothing => panic!("nothing was published"),
         }
     }
+}
+
+pub fn states(visible: &Visible) -> Vec<SiteState> {
+    visible.stratum1.iter().map(|site| site.state).collect()
 }
 
 /// The objects of changes as they are announced.

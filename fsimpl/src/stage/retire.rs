@@ -365,18 +365,9 @@ impl Retiring<'_> {
 impl Txn<'_> {
     /// As [`Txn::settle_origin`], without counting as a change.
     fn settle_origin_quietly(&mut self, ino: Ino) -> Result<()> {
-        let node = self.tree.require(ino)?;
-        let Some(Origin::At { rev, path }) = node.rec.dir().map(|dir| &dir.origin) else {
-            return Ok(());
-        };
-        let Some((parent, name)) = node.names.first() else {
-            return Ok(());
-        };
-        let at_home = self
-            .tree
-            .origin(parent)
-            .is_some_and(|(r, dir)| r == *rev && dir.join(name) == *path);
-        if at_home && let Some(dir) = self.record_quietly(ino)?.dir_mut() {
+        if self.is_back(ino)?
+            && let Some(dir) = self.record_quietly(ino)?.dir_mut()
+        {
             dir.origin = Origin::Inherit;
         }
         Ok(())

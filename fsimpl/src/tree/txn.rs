@@ -369,21 +369,25 @@ impl<'a> Txn<'a> {
 
     /// After a directory moved: one that is back in its place inherits again.
     pub(crate) fn settle_origin(&mut self, ino: Ino) -> Result<()> {
-        let node = self.tree.require(ino)?;
-        let Some(Origin::At { rev, path }) = node.rec.dir().map(|dir| &dir.origin) else {
-            return Ok(());
-        };
-        let Some((parent, name)) = node.names.first() else {
-            return Ok(());
-        };
-        let at_home = self
-            .tree
-            .origin(parent)
-            .is_some_and(|(r, dir)| r == *rev && dir.join(name) == *path);
-        if at_home && let Some(dir) = self.record(ino)?.dir_mut() {
+        if self.is_back(ino)?
+            && let Some(dir) = self.record(ino)?.dir_mut()
+        {
             dir.origin = Origin::Inherit;
         }
         Ok(())
+    }
+
+    /// True for a directory that says where it comes from, and is there.
+    pub(crate) fn is_back(&self, ino: Ino) -> Result<bool> {
+        let node = self.tree.require(ino)?;
+        let Some(Origin::At { rev, path }) = node.rec.dir().map(|dir| &dir.origin) else {
+            return Ok(false);
+        };
+        let Some((parent, name)) = node.names.first() else {
+            return Ok(false);
+        };
+        let around = self.tree.origin(parent);
+        Ok(around.is_some_and(|(r, dir)| r == *rev && dir.join(name) == *path))
     }
 
     /// Records the change.

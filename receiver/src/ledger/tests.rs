@@ -3,7 +3,7 @@ use formats::object::{ObjectKind, ObjectName};
 use formats::warm::Listed;
 
 use super::*;
-use crate::names::record;
+use crate::names::{Record, record};
 
 fn some(range: std::ops::Range<u32>) -> Vec<Record> {
     let object = |n: u32| Listed {
