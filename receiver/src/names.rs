@@ -219,8 +219,11 @@ impl Sorted {
         if self.len > NAMES_MAX.into() {
             return Ok(None);
         }
-        let records: io::Result<Vec<Record>> = self.records()?.collect();
-        Ok(Some(List::new(records?)))
+        let mut records = Vec::with_capacity(self.len as usize);
+        for record in self.records()? {
+            records.push(record?);
+        }
+        Ok(Some(List::new(records)))
     }
 
     /// True if each of these is in here, of the same size.

@@ -3,7 +3,7 @@
 //! The short form passes on 64 MB; `scripts/soak receiver [MEGABYTES]` (`PREPUB_RECEIVER_MEGABYTES`)
 //! sends more, and prints the peak.
 
-use formats::warm::Listed;
+use formats::warm::{Listed, Missing};
 use formats::{Algorithm, Hash, ObjectKind, ObjectName};
 use store::ObjectStore;
 
@@ -46,6 +46,15 @@ fn a_million_names_and_many_bytes_in_little_memory() {
         .collect();
     let missing = caller.announce("names", &names);
     assert_eq!(u64::from(missing.absent.count()), NAMES);
+    // as many at one time as are answered
+    std::thread::scope(|scope| {
+        for mut caller in [world.call(program.at), world.call(program.at)] {
+            scope.spawn(move || {
+                let missing = Missing::parse(&caller.ask_again("names").body).unwrap();
+                assert_eq!(u64::from(missing.absent.count()), NAMES);
+            });
+        }
+    });
     names.truncate(0);
     names.shrink_to_fit();
     // many small ones, a few large ones, one after another so that this test needs little itself
