@@ -30,6 +30,9 @@ pub(crate) struct Backing {
 impl Backing {
     /// Opens or makes the directory of backing files.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let opened = fs::create_dir_all(dir).and_then(|()| File::open(dir));
+        let opened = opened.map_err(|source| failed(dir, source))?;
+        store::place_apart(&opened);
         for low in 0..=0xffu32 {
             let sub = dir.join(format!("{low:02x}"));
             fs::create_dir_all(&sub).map_err(|source| failed(&sub, source))?;

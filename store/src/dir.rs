@@ -79,9 +79,12 @@ impl DirStore {
         let root = path.into();
         std::fs::create_dir_all(&root).map_err(|e| StoreError::io("create", &root, e))?;
         let root_fd = raw::open_dir(&root)?;
-        raw::make_dir(&root_fd, &root, "data")?;
+        let is_new = raw::make_dir(&root_fd, &root, "data")?;
         let data_path = root.join("data");
         let data = raw::open_dir(&data_path)?;
+        if is_new {
+            crate::place_apart(&data);
+        }
         raw::make_dir(&data, &data_path, "txn")?;
         for byte in 0..=0xffu8 {
             raw::make_dir(&data, &data_path, &format!("{byte:02x}"))?;

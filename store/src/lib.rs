@@ -25,12 +25,14 @@ pub mod repository;
 pub mod revision;
 pub mod s3;
 
+mod apart;
 mod fetch;
 mod flight;
 mod lru;
 mod owner;
 mod sync;
 
+pub use apart::place_apart;
 pub use broker::{Broker, BrokerError, BrokerOptions, BrokerTls, Saying, Speaker};
 pub use content::{ContentCache, ContentError, ContentFile, ContentLimits};
 pub use dir::{DirStore, Durability};

@@ -35,15 +35,16 @@ pub(super) fn open_at_dir(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// Makes a directory unless it is there. Its mode does not depend on the umask.
-pub(super) fn make_dir(parent: &OwnedFd, path: &Path, name: &str) -> Result<(), StoreError> {
+/// Makes a directory unless it is there; true if it was not. Its mode does not depend on the umask.
+pub(super) fn make_dir(parent: &OwnedFd, path: &Path, name: &str) -> Result<bool, StoreError> {
     let failed = |e: Errno| StoreError::io("create", path.join(name), e.into());
     match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(DIR_MODE)) {
         Ok(()) => {
             let made = open_at_dir(parent, name).map_err(failed)?;
-            rustix::fs::fchmod(&made, Mode::from_raw_mode(DIR_MODE)).map_err(failed)
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(DIR_MODE)).map_err(failed)?;
+            Ok(true)
         }
-        Err(Errno::EXIST) => Ok(()),
+        Err(Errno::EXIST) => Ok(false),
         Err(e) => Err(failed(e)),
     }
 }
@@ -138,7 +139,12 @@ impl Temp {
         let mode = Mode::from_raw_mode(FILE_MODE);
         let temp = if kind.unnamed {
             let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-            let fd = rustix::fs::openat(data, "txn", flags, mode)?;
+            // by turns, so that not all of them lie in one place
+            let turn = COUNTER.fetch_add(1, Ordering::Relaxed) as u8;
+            let fd = match rustix::fs::openat(data, format!("{turn:02x}"), flags, mode) {
+                Err(Errno::NOENT) => rustix::fs::openat(data, "txn", flags, mode)?,
+                made => made?,
+            };
             Self {
                 file: fd.into(),
                 name: None,
