@@ -253,7 +253,7 @@ impl Site {
     /// # Errors
     /// [`Refusal`].
     pub fn ask(&self, visit: &Visit) -> Result<Missing, Refusal> {
-        let txn = self.opened(visit)?;
+        let txn = self.transaction(visit)?;
         let names = txn.names()?.ok_or(Refusal::NoTransaction)?;
         let list = names.list().map_err(|e| Refusal::names(&e))?;
         let list = list.ok_or_else(|| {
@@ -271,7 +271,8 @@ impl Site {
         Ok(missing)
     }
 
-    fn opened(&self, visit: &Visit) -> Result<Arc<Transaction>, Refusal> {
+    /// The one that a visit is about, if it is open.
+    fn transaction(&self, visit: &Visit) -> Result<Arc<Transaction>, Refusal> {
         let txn = self.ledger.get(&visit.key);
         let open = txn.filter(|txn| txn.about().state == State::Open);
         open.ok_or(Refusal::NoTransaction)
@@ -287,7 +288,7 @@ impl Site {
         session: &str,
         bundle: impl Read,
     ) -> Result<Outcome, Refusal> {
-        let txn = self.opened(visit)?;
+        let txn = self.transaction(visit)?;
         if !same_token(&txn.about().session, session) {
             return Err(Refusal::Session);
         }
